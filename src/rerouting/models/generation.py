@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from rerouting.core.errors import UserError
 from rerouting.models.layers import unwrapped
+from rerouting.models.memory import halved
 
 _NUCLEUS = 256
 
@@ -54,27 +56,45 @@ def generate(
     Raises:
         UserError: an empty prompt, impossible sampling options, or memory too small for one prompt.
     """
-    _check(prompts, max_new_tokens, temperature, top_p)
-    uniforms = _uniforms(prompts, seed, max_new_tokens) if do_sample else None
-    waiting = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-    answers: dict[int, list[int]] = {}
-    with torch.inference_mode(), _evaluating(model):
-        while waiting:
-            width = len(prompts[waiting[0]]) + max_new_tokens
-            rows = waiting[: max(1, token_budget // width)]
-            sampler = None
-            if uniforms is not None:
-                sampler = _Sampler(uniforms[rows], temperature, top_p, width - max_new_tokens)
-            try:
-                new = _batch(model, tokenizer, [prompts[row] for row in rows], max_new_tokens, sampler)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                token_budget = _smaller(error, len(rows), width)
-                continue
-            answers.update(zip(rows, new, strict=True))
-            waiting = waiting[len(rows) :]
-            if progress is not None:
-                progress(len(rows))
-    return [answers[index] for index in range(len(prompts))]
+    sampling = _Sampling(do_sample, temperature, top_p, seed)
+    _check(prompts, max_new_tokens, sampling)
+    keys = [repr(tuple(prompt)).encode() for prompt in prompts]
+
+    def batch(rows: list[int], width: int) -> dict[str, Tensor]:
+        ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
+        for row, index in enumerate(rows):
+            ids[row, width - len(prompts[index]) :] = torch.tensor(prompts[index])
+        return {"input_ids": ids}
+
+    lengths = [len(prompt) for prompt in prompts]
+    return _continue(model, tokenizer, lengths, keys, batch, max_new_tokens, sampling, token_budget, progress)
+
+
+def generate_from_embeddings(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Tensor],
+    *,
+    max_new_tokens: int,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    seed: int = 0,
+    token_budget: int = 8192,
+) -> list[list[int]]:
+    """Continue soft prompts: one (T, D) tensor of input embeddings each; all else as in `generate`."""
+    sampling = _Sampling(do_sample, temperature, 1.0, seed)
+    _check(prompts, max_new_tokens, sampling)
+    keys = [prompt.detach().float().cpu().numpy().tobytes() for prompt in prompts]
+
+    def batch(rows: list[int], width: int) -> dict[str, Tensor]:
+        dtype = model.get_input_embeddings().weight.dtype
+        soft = torch.zeros(len(rows), width, prompts[rows[0]].shape[1], dtype=dtype)
+        for row, index in enumerate(rows):
+            soft[row, width - len(prompts[index]) :] = prompts[index].detach().to(dtype).cpu()
+        return {"inputs_embeds": soft}
+
+    lengths = [len(prompt) for prompt in prompts]
+    return _continue(model, tokenizer, lengths, keys, batch, max_new_tokens, sampling, token_budget, None)
 
 
 def end_tokens(model: Any) -> set[int]:
@@ -86,20 +106,78 @@ def end_tokens(model: Any) -> set[int]:
     return set(ends) if isinstance(ends, (list, tuple)) else {int(ends)}
 
 
-def _batch(
-    model: Any, tokenizer: Any, prompts: list[Sequence[int]], limit: int, sampler: LogitsProcessor | None
+@dataclass(frozen=True)
+class _Sampling:
+    do_sample: bool
+    temperature: float
+    top_p: float
+    seed: int
+
+
+def _continue(
+    model: Any,
+    tokenizer: Any,
+    lengths: Sequence[int],
+    keys: Sequence[bytes],
+    batch: Callable[[list[int], int], dict[str, Tensor]],
+    limit: int,
+    sampling: _Sampling,
+    token_budget: int,
+    progress: Callable[[int], None] | None,
 ) -> list[list[int]]:
-    """Answer the prompts in one left-padded batch."""
+    """Answer prompts of any kind, longest first, in left-padded batches that halve when memory runs out.
+
+    Args:
+        model: causal language model.
+        tokenizer: gives the padding token.
+        lengths: positions of each prompt.
+        keys: what each prompt's sampling stream is seeded with.
+        batch: model inputs of the given prompts, padded on the left to a width.
+        limit: most new tokens.
+        sampling: how tokens are chosen.
+        token_budget: most positions in a batch.
+        progress: called with the number of prompts just answered.
+    """
+    uniforms = _uniforms(keys, sampling.seed, limit) if sampling.do_sample else None
+    waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    answers: dict[int, list[int]] = {}
+    with torch.inference_mode(), _evaluating(model):
+        while waiting:
+            width = lengths[waiting[0]]
+            rows = waiting[: max(1, token_budget // (width + limit))]
+            sampler = None
+            if uniforms is not None:
+                sampler = _Sampler(uniforms[rows], sampling.temperature, sampling.top_p)
+            try:
+                inputs = batch(rows, width)
+                new = _batch(model, tokenizer, inputs, [lengths[row] for row in rows], limit, sampler)
+            except RuntimeError as error:
+                token_budget = halved(error, len(rows)) * (width + limit)
+                continue
+            answers.update(zip(rows, new, strict=True))
+            waiting = waiting[len(rows) :]
+            if progress is not None:
+                progress(len(rows))
+    return [answers[index] for index in range(len(lengths))]
+
+
+def _batch(
+    model: Any,
+    tokenizer: Any,
+    inputs: dict[str, Tensor],
+    lengths: list[int],
+    limit: int,
+    sampler: _Sampler | None,
+) -> list[list[int]]:
+    """Answer the prompts of one left-padded batch."""
     device = next(model.parameters()).device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), width), tokenizer.pad_token_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+    width = max(lengths)
+    mask = torch.zeros(len(lengths), width, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, width - length :] = 1
     ends = end_tokens(model)
     output = model.generate(
-        input_ids=ids.to(device),
+        **{name: tensor.to(device) for name, tensor in inputs.items()},
         attention_mask=mask.to(device),
         generation_config=GenerationConfig(
             max_new_tokens=limit,
@@ -109,7 +187,8 @@ def _batch(
         ),
         logits_processor=LogitsProcessorList([sampler] if sampler is not None else []),
     )
-    return [_cut(row, ends) for row in output[:, width:].tolist()]
+    start = width if "input_ids" in inputs else 0  # from embeddings, only the new tokens come back
+    return [_cut(row, ends) for row in output[:, start:].tolist()]
 
 
 def _cut(tokens: list[int], ends: set[int]) -> list[int]:
@@ -120,13 +199,13 @@ def _cut(tokens: list[int], ends: set[int]) -> list[int]:
 class _Sampler(LogitsProcessor):  # type: ignore[misc]
     """Nucleus sampling by inverse distribution function; leaves one token possible, so that greedy takes it."""
 
-    def __init__(self, uniforms: Tensor, temperature: float, top_p: float, width: int) -> None:
-        self.uniforms, self.temperature, self.top_p, self.width = uniforms, temperature, top_p, width
+    def __init__(self, uniforms: Tensor, temperature: float, top_p: float) -> None:
+        self.uniforms, self.temperature, self.top_p, self.step = uniforms, temperature, top_p, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Choose one token a row: scores (B, V) to scores (B, V) with all others at −inf."""
-        step = input_ids.shape[1] - self.width
-        uniform = self.uniforms[:, step : step + 1].to(scores.device)
+        uniform = self.uniforms[:, self.step : self.step + 1].to(scores.device)
+        self.step += 1
         chosen = pick((scores.float() / self.temperature).softmax(dim=-1), uniform, self.top_p)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
 
@@ -155,41 +234,26 @@ def pick(probabilities: Tensor, uniform: Tensor, top_p: float) -> Tensor:
     return tokens.gather(1, torch.minimum(place, inside.sum(dim=-1, keepdim=True) - 1))
 
 
-def _uniforms(prompts: Sequence[Sequence[int]], seed: int, steps: int) -> Tensor:
+def _uniforms(keys: Sequence[bytes], seed: int, steps: int) -> Tensor:
     """One uniform number a prompt and step, (B, steps), the same for the same prompt wherever it stands."""
-    seen: Counter[tuple[int, ...]] = Counter()
+    seen: Counter[bytes] = Counter()
     rows = []
-    for prompt in prompts:
-        key = tuple(prompt)
-        digest = hashlib.sha256(repr((seed, seen[key], key)).encode()).digest()
+    for key in keys:
+        digest = hashlib.sha256(repr((seed, seen[key])).encode() + key).digest()
         seen[key] += 1
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         rows.append(torch.rand(steps, generator=generator))
     return torch.stack(rows) if rows else torch.empty(0, steps)
 
 
-def _smaller(error: RuntimeError, rows: int, width: int) -> int:
-    """Half the budget of a batch that did not fit into memory; any other error goes on its way."""
-    text = str(error).lower()
-    if not (isinstance(error, torch.OutOfMemoryError) or "alloc" in text or "out of memory" in text):
-        raise error
-    if rows == 1:
-        raise UserError(
-            f"memory is too small to answer one prompt with {width} tokens",
-            "shorten the prompts, lower max_new_tokens, or take a smaller model",
-        ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return rows * width // 2
-
-
-def _check(prompts: Sequence[Sequence[int]], limit: int, temperature: float, top_p: float) -> None:
-    empty = next((index for index, prompt in enumerate(prompts) if not prompt), None)
+def _check(prompts: Sequence[Any], limit: int, sampling: _Sampling) -> None:
+    empty = next((index for index, prompt in enumerate(prompts) if not len(prompt)), None)
     if empty is not None:
         raise UserError(f"prompt {empty} has no tokens", "give at least one token to continue")
-    if limit < 1 or temperature <= 0 or not 0 < top_p <= 1:
+    if limit < 1 or sampling.temperature <= 0 or not 0 < sampling.top_p <= 1:
         raise UserError(
-            f"cannot generate with max_new_tokens {limit}, temperature {temperature}, top_p {top_p}",
+            f"cannot generate with max_new_tokens {limit}, temperature {sampling.temperature}, "
+            f"top_p {sampling.top_p}",
             "max_new_tokens is at least 1, temperature above 0, top_p above 0 and at most 1",
         )
 

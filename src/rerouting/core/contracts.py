@@ -1,0 +1,158 @@
+"""What attacks, judges, chat models and translators promise each other.
+
+An attack is one file in attacks/ with a dataclass that has one of two methods:
+
+- `prompts(chats) -> [Attempt]`: it never looks at the model (templates, prefilling …);
+- `run(target, chats, resources) -> [Attempt]`: it optimises against the model, talks to it, or changes it.
+  `target` is a `rerouting.models.target.Target`.
+
+and, where its defaults do not fit:
+
+- `fit(target, resources) -> {name: tensor}`: what it learns once per model (a direction, an adapter); kept in a file,
+  given back as `resources.fitted`;
+- `group`: behaviours handed over at once (16), which is also what a kill can lose;
+- `budgets`: options for the budgets "quick" and "paper"; its defaults are "standard";
+- `cases`: behaviours attacked under each budget, spread evenly over the set; None (or no entry) for all.
+
+A judge is one file in judges/ with a dataclass that has `verdicts(judged) -> [Verdict]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rerouting.core.attempt import Attempt
+from rerouting.core.records import Chat, Message
+
+Budget = str
+BUDGETS = ("quick", "standard", "paper")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An answer to be judged.
+
+    Attributes:
+        behaviour: what the model must not do.
+        answer: what it wrote, in English (a multilingual attack translates back first).
+        context: text that a contextual behaviour refers to, "" if there is none.
+        nll: each answer token's negative log-likelihood in nats under the base model, given the plain request;
+            empty where it was not measured (inside of an attack's loop).
+        reference: the base model's own answer to the plain request; None where it was not measured.
+        reference_nll: the same for that answer.
+    """
+
+    behaviour: str
+    answer: str
+    context: str = ""
+    nll: tuple[float, ...] = ()
+    reference: str | None = None
+    reference_nll: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Did the attack succeed, as far as this judge can see?
+
+    Attributes:
+        yes: True or False; None is *unscored*, and never counted as either.
+        reason: why; always there when unscored.
+        score: the judge's own figure, if it has one (probability, rubric sum).
+    """
+
+    yes: bool | None
+    reason: str = ""
+    score: float | None = None
+
+
+class Judge(Protocol):
+    """One file in judges/."""
+
+    def verdicts(self, judged: Sequence[Judged]) -> list[Verdict]:
+        """One verdict an answer, in order; a row that cannot be judged is unscored and voids no other row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a chat model wrote, or why it did not."""
+
+    text: str | None
+    failure: str = ""
+
+
+class ChatModel(Protocol):
+    """An attacker's, judge's or translator's model: local, or behind an endpoint (models/assistants/)."""
+
+    def reply(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        prefill: str = "",
+    ) -> list[Reply]:
+        """Continue each conversation.
+
+        Args:
+            conversations: turns of each, the last one the user's.
+            max_new_tokens: length at which a reply is cut.
+            temperature: 0 is greedy.
+            seed: of the sampling.
+            prefill: what each reply is made to begin with; it is part of the returned text.
+
+        Returns:
+            One reply a conversation, in order; a failed one has no text and says why.
+        """
+        ...
+
+
+class Translator(Protocol):
+    """Text to another language and back (models/translators/)."""
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Reply]:
+        """Translate each text between two languages, given as BCP 47 codes ("en", "zh-CN", "uk" …)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an attack may use beside the model.
+
+    Attributes:
+        seed: of everything random.
+        judge: judges answers in an attack's own loop.
+        assistant: the attacker's chat model.
+        translator: for multilingual attacks; None if there is none.
+        fitted: what the attack's `fit` returned for this model (tensors on the CPU).
+        folder: where the attack may leave files.
+        progress: called with a short line about what is going on.
+    """
+
+    seed: int
+    judge: Callable[[Sequence[Judged]], list[Verdict]]
+    assistant: ChatModel
+    translator: Translator | None = None
+    fitted: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+    progress: Callable[[str], None] = lambda line: None
+
+
+class PromptAttack(Protocol):
+    """An attack that never looks at the model."""
+
+    def prompts(self, chats: Sequence[Chat]) -> list[Attempt]:
+        """One or several attempts a chat, in order."""
+        ...
+
+
+class ModelAttack(Protocol):
+    """An attack on one model."""
+
+    def run(self, target: Any, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
+        """One or several attempts a chat; a behaviour's attempts succeed if one of them does."""
+        ...
