@@ -96,11 +96,11 @@ def test_pick_follows_the_distribution_and_widens_a_flat_nucleus():
 def test_memory_running_out_halves_the_batch(model, monkeypatch):
     real, sizes = generation._batch, []
 
-    def small(model, tokenizer, prompts, limit, sampler):
-        sizes.append(len(prompts))
-        if len(prompts) > 2:
+    def small(model, tokenizer, inputs, lengths, limit, sampler):
+        sizes.append(len(lengths))
+        if len(lengths) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, tokenizer, prompts, limit, sampler)
+        return real(model, tokenizer, inputs, lengths, limit, sampler)
 
     monkeypatch.setattr(generation, "_batch", small)
     got = generate(model, Tokenizer(), PROMPTS, max_new_tokens=6)
@@ -144,3 +144,10 @@ def test_empty_prompt_and_no_prompt(model):
     with pytest.raises(UserError, match="prompt 1 has no tokens"):
         generate(model, Tokenizer(), [[3], []], max_new_tokens=4)
     assert generate(model, Tokenizer(), [], max_new_tokens=4) == []
+
+
+def test_embeddings_of_the_tokens_give_the_tokens_answers(model):
+    table = model.get_input_embeddings()
+    soft = [table(torch.tensor(prompt)) for prompt in PROMPTS]
+    got = generation.generate_from_embeddings(model, Tokenizer(), soft, max_new_tokens=6)
+    assert got == generate(model, Tokenizer(), PROMPTS, max_new_tokens=6)
