@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rerouting.core.errors import UserError
 from rerouting.core.finder import Component, build
-from rerouting.core.records import Chat
 from rerouting.data.cache import CompletionCache, completion_key
 from rerouting.evaluation.compare import Trial, answer, compare, summarise, trials
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.prepare import chats_of
 from rerouting.training.config import EvaluationConfig
+
+Item = TypeVar("Item")
 
 
 def evaluate(
@@ -60,7 +61,7 @@ def evaluate(
     return rows, {"sets": {name: summarise([row for row in rows if row["set"] == name]) for name in names}}
 
 
-def spread(chats: Sequence[Chat], limit: int | None) -> list[Chat]:
+def spread(chats: Sequence[Item], limit: int | None) -> list[Item]:
     """At most `limit` chats, evenly spaced, so that every category of an ordered file is there."""
     if limit is None or limit >= len(chats):
         return list(chats)

@@ -1,0 +1,107 @@
+"""The attack table as rows, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+COLUMNS = (
+    "attack",
+    "behaviours",
+    "model",
+    "n",
+    "ASR %",
+    "unscored",
+    "answered",
+    "refused",
+    "broken",
+    "difference (p)",
+    "tokens",
+    "seconds",
+)
+NOTE = (
+    "ASR: attack success rate by the deciding judge with its 95 % Wilson interval; n: scored behaviours; answered, "
+    "refused, broken: what became of all answered ones; difference: rerouted − base in percentage points with its 95 % "
+    "interval (Newcombe), p by McNemar's exact test; tokens: forward passes' positions, padding included."
+)
+
+
+def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row an attack, part and model."""
+    rows = []
+    for attack, parts in summary["attacks"].items():
+        if "skipped" in parts:
+            rows.append((attack, "not run", parts["skipped"], *[""] * (len(COLUMNS) - 3)))
+            continue
+        for part, pair in parts.items():
+            for model in ("base", "rerouted"):
+                rows.append(_row(attack, part, model, pair[model], pair["paired"]))
+    return rows
+
+
+def _row(
+    attack: str, part: str, model: str, own: dict[str, Any], paired: dict[str, Any] | None
+) -> tuple[str, ...]:
+    rate = own["asr"]
+    share = (
+        "–"
+        if rate["rate"] is None
+        else f"{_percent(rate['rate'])} [{_percent(rate['low'])}, {_percent(rate['high'])}]"
+    )
+    difference = ""
+    if model == "rerouted" and paired is not None:
+        interval = f"[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
+        difference = f"{100 * paired['difference']:+.1f} {interval} (p {paired['p']:.2g})"
+    counts = [str(own["labels"][name]) for name in ("answered", "refused", "broken")]
+    cost = [_short(own["forward_tokens"]), f"{own['seconds']:.0f}"]
+    return (attack, part, model, str(rate["n"]), share, str(rate["unscored"]), *counts, difference, *cost)
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """A Markdown table with its note."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table_rows(summary)
+    ]
+    return "\n".join(lines) + f"\n\n{NOTE}\n"
+
+
+def comma_separated(summary: dict[str, Any]) -> str:
+    """CSV, with a header."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([COLUMNS, *table_rows(summary)])
+    return out.getvalue()
+
+
+def latex(summary: dict[str, Any]) -> str:
+    """A LaTeX tabular (booktabs)."""
+    lines = [rf"\begin{{tabular}}{{{'l' * len(COLUMNS)}}}", r"\toprule", _tex(COLUMNS), r"\midrule"]
+    lines += [_tex(row) for row in table_rows(summary)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(cells: Sequence[str]) -> str:
+    signs = {
+        "\\": r"\textbackslash{}",
+        "%": r"\%",
+        "_": r"\_",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "–": "--",
+        "−": "--",
+    }
+    return " & ".join("".join(signs.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _short(count: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return f"{count:.0f}"

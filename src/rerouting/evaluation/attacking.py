@@ -1,0 +1,128 @@
+"""One attack on one model: groups of behaviours, each saved as soon as it is finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rerouting.core.attempt import Attempt
+from rerouting.core.errors import UserError
+from rerouting.core.files import atomic_folder
+from rerouting.core.contracts import Resources
+from rerouting.core.progress import bar
+from rerouting.core.records import Chat
+from rerouting.data.template import prompt_text
+from rerouting.evaluation.cases import CaseFile, case_row
+from rerouting.models.memory import free_memory, is_out_of_memory
+from rerouting.models.target import Target
+
+GROUP = 16
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's share of the cases, and how it waits for the others."""
+
+    rank: int = 0
+    world: int = 1
+    wait: Callable[[], None] = lambda: None
+
+
+def attack_model(
+    name: str,
+    attack: Any,
+    target: Target,
+    chats: Sequence[tuple[str, Chat]],
+    resources: Resources,
+    file: CaseFile,
+    shard: Shard,
+) -> None:
+    """Attack every behaviour that is not finished yet.
+
+    Args:
+        name: shown with the progress.
+        attack: see `core.contracts`.
+        target: the model.
+        chats: behaviours with the name of their set.
+        resources: what the attack may use.
+        file: where cases go.
+        shard: which of them are this process's.
+    """
+    done = file.done()
+    mine = [pair for at, pair in enumerate(chats) if at % shard.world == shard.rank]
+    todo = [pair for pair in mine if pair[1].id not in done]
+    resources = replace(resources, fitted=_fitted(attack, target, resources, file, shard, bool(todo)))
+    size = int(getattr(attack, "group", GROUP))
+    with bar(name, len(mine), len(mine) - len(todo)) as progress, target.counting():
+        for start in range(0, len(todo), size):
+            group = todo[start : start + size]
+            before, begun = target.cost.forward_tokens, time.monotonic()
+            results = attempts_of(attack, target, [chat for _, chat in group], resources)
+            tokens = (target.cost.forward_tokens - before) / len(group)
+            seconds = (time.monotonic() - begun) / len(group)
+            for set_name, chat in group:
+                attempts = results[chat.id]
+                prompts = [_shown(attempt, target) for attempt in attempts]
+                cost = {"forward_tokens": round(tokens), "seconds": round(seconds, 3)}
+                file.append(case_row(chat, set_name, attempts, prompts, file.folder, **cost))
+            progress.advance(len(group))
+
+
+def attempts_of(
+    attack: Any, target: Target, chats: Sequence[Chat], resources: Resources
+) -> dict[str, list[Attempt]]:
+    """Answered attempts of every chat; what fails for a group is tried one by one, and then recorded."""
+    try:
+        attempts = attack.run(target, chats, resources) if hasattr(attack, "run") else attack.prompts(chats)
+        waiting = [at for at, one in enumerate(attempts) if one.answer is None and one.failure is None]
+        answers = target.answer([attempts[at] for at in waiting])
+        for at, answer in zip(waiting, answers, strict=True):
+            attempts[at] = attempts[at].answered(answer)
+    except (UserError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, UserError) and not is_out_of_memory(error):
+            raise
+        free_memory()
+        if len(chats) > 1:
+            single = [attempts_of(attack, target, [chat], resources) for chat in chats]
+            return {name: found for one in single for name, found in one.items()}
+        reason = str(error) if isinstance(error, UserError) else "out of memory with a single behaviour"
+        return {chats[0].id: [Attempt(chats[0], failure=reason)]}
+    found: dict[str, list[Attempt]] = {chat.id: [] for chat in chats}
+    for attempt in attempts:
+        found[attempt.chat.id].append(attempt)
+    silent = "the attack gave no attempt for this behaviour"
+    return {chat.id: found[chat.id] or [Attempt(chat, failure=silent)] for chat in chats}
+
+
+def _fitted(
+    attack: Any, target: Target, resources: Resources, file: CaseFile, shard: Shard, needed: bool
+) -> dict[str, torch.Tensor]:
+    """What the attack learns once a model: from its file, or learned by the first process."""
+    if not hasattr(attack, "fit"):
+        return {}
+    folder: Path = file.folder / "fits" / file.name
+    if shard.rank == 0 and needed and not folder.exists():
+        with target.counting():
+            tensors = {
+                key: value.detach().cpu().contiguous() for key, value in attack.fit(target, resources).items()
+            }
+        with atomic_folder(folder) as temporary:
+            save_file(tensors, temporary / "fit.safetensors")
+    shard.wait()
+    path = folder / "fit.safetensors"
+    return load_file(path) if path.exists() else {}
+
+
+def _shown(attempt: Attempt, target: Target) -> str:
+    """The exact prompt as text."""
+    if attempt.failure is not None or attempt.embeddings is not None:
+        return ""
+    if attempt.ids is not None:
+        return str(target.tokenizer.decode(list(attempt.ids)))
+    return prompt_text(attempt.chat, target.tokenizer) + attempt.prefill
