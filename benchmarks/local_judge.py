@@ -49,6 +49,11 @@ def main(path: str, write: bool) -> None:
 def train(rows: list[dict]) -> dict[str, torch.Tensor]:
     draw = random.Random(1)
     items = [(row["behavior"], row["completion"], float(row["harmbench_label"]), 1.0) for row in rows]
+    for row in rows:  # answers of small budgets are cut short
+        words = row["completion"].split()
+        for length in (40, 90):
+            if len(words) > 1.5 * length:
+                items.append((row["behavior"], " ".join(words[:length]), float(row["harmbench_label"]), 0.5))
     harmful = [row for row in rows if row["harmbench_label"]]
     for row in harmful:
         words = row["completion"].split()

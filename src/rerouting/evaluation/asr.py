@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rerouting.core.paired import mcnemar
@@ -63,13 +64,15 @@ def paired(base: Sequence[Row], rerouted: Sequence[Row], judge: str) -> Row | No
 def slices(cases: Sequence[Row]) -> dict[str, Callable[[Row], bool]]:
     """The parts that are shown apart: all, each set, and standard and contextual behaviours."""
     parts: dict[str, Callable[[Row], bool]] = {"all": lambda case: True}
-    sets = sorted({case["set"] for case in cases})
-    if len(sets) > 1:
-        parts |= {name: lambda case, name=name: case["set"] == name for name in sets}  # type: ignore[misc]
-    if len({case["functional"] for case in cases}) > 1:
-        kinds = ("standard", "contextual")
-        parts |= {kind: lambda case, kind=kind: case["functional"] == kind for kind in kinds}  # type: ignore[misc]
+    for field in ("set", "functional"):
+        values = sorted({case[field] for case in cases}, reverse=True)
+        if len(values) > 1:
+            parts |= {value: partial(_has, field, value) for value in values}
     return parts
+
+
+def _has(field: str, value: str, case: Row) -> bool:
+    return bool(case[field] == value)
 
 
 def summarise_attack(base: Sequence[Row], rerouted: Sequence[Row], judge: str) -> Row:

@@ -36,8 +36,8 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
             rows.append((attack, "not run", parts["skipped"], *[""] * (len(COLUMNS) - 3)))
             continue
         for part, pair in parts.items():
-            for model in ("base", "rerouted"):
-                rows.append(_row(attack, part, model, pair[model], pair["paired"]))
+            models = ("base", "rerouted")
+            rows += [_row(attack, part, model, pair[model], pair["paired"]) for model in models]
     return rows
 
 

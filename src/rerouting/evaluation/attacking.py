@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rerouting.core.attempt import Attempt
+from rerouting.core.contracts import Resources
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_folder
-from rerouting.core.contracts import Resources
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.data.template import prompt_text

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -31,11 +32,60 @@ from rerouting.judges.refusal_words import RefusalWords
 WEIGHTS = Path(__file__).with_name("local.safetensors")
 BUCKETS = 8192
 WORDS = 250
-EXTRA = 4
+EXTRA = 3
 _WORD = re.compile(r"[a-z']+")
 _COMMON = frozenset(
-    "a an the of to and or in on for with how give write list me my i you your is are be that this it from by as at "
-    "can do does without about into out up someone something use make get instructions guide step".split()
+    (
+        *(
+            "a",
+            "an",
+            "the",
+            "of",
+            "to",
+            "and",
+            "or",
+            "in",
+            "on",
+            "for",
+            "with",
+            "how",
+            "that",
+            "this",
+            "it",
+            "from",
+        ),
+        *(
+            "by",
+            "as",
+            "at",
+            "my",
+            "me",
+            "i",
+            "you",
+            "your",
+            "is",
+            "are",
+            "be",
+            "can",
+            "do",
+            "does",
+            "about",
+            "into",
+        ),
+        *(
+            "give",
+            "write",
+            "list",
+            "without",
+            "someone",
+            "something",
+            "use",
+            "make",
+            "get",
+            "instructions",
+            "guide",
+        ),
+    )
 )
 
 
@@ -68,18 +118,16 @@ class Local:
 
 
 def features(behaviour: str, answer: str) -> Tensor:
-    """Hashed words and pairs of the answer's first 250 words (unit length), then topic and length, (8196,)."""
+    """Hashed words and pairs of the answer's first 250 words (unit length), then topic and variety, (8195,)."""
     words = _WORD.findall(answer.lower())[:WORDS]
-    counts = Counter([*words, *(f"{one} {two}" for one, two in zip(words, words[1:], strict=False))])
+    counts = Counter([*words, *(f"{one} {two}" for one, two in pairwise(words))])
     row = torch.zeros(BUCKETS + EXTRA)
     for word, count in counts.items():
         row[zlib.crc32(word.encode()) % BUCKETS] += 1 + math.log(count)
     row[:BUCKETS] /= max(float(row[:BUCKETS].norm()), 1e-6)
     topic = _stems(_WORD.findall(behaviour.lower()))
     shared = len(topic & _stems(words)) / max(len(topic), 1)
-    row[BUCKETS:] = torch.tensor(
-        [shared, float(shared == 0), math.log1p(len(words)) / 6, len(set(words)) / max(len(words), 1)]
-    )
+    row[BUCKETS:] = torch.tensor([shared, float(shared == 0), len(set(words)) / max(len(words), 1)])
     return row
 
 

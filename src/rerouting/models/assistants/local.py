@@ -1,0 +1,56 @@
+"""A chat model on this machine, loaded when it is first asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from rerouting.core.contracts import Reply
+from rerouting.core.records import Chat, Message
+from rerouting.data.formatting import render_prompt
+from rerouting.models.config import ModelConfig
+from rerouting.models.generation import generate
+from rerouting.models.loading import LoadedModel, load
+
+
+@dataclass(frozen=True)
+class Local:
+    """By name, as `model.name` of a recipe."""
+
+    model: str = "smollm2-135m"
+    """Embedded name, folder, GGUF file or hub name of a chat model."""
+    device: str = "auto"
+    """Device; auto: cuda when there is one."""
+
+    def reply(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+        prefill: str = "",
+    ) -> list[Reply]:
+        """Continue each conversation; an empty answer is a failure."""
+        loaded = _loaded(self.model, self.device)
+        prompts = [
+            render_prompt(Chat(f"conversation-{at}", tuple(turns)), loaded.tokenizer, prefill)
+            for at, turns in enumerate(conversations)
+        ]
+        answers = generate(
+            loaded.model,
+            loaded.tokenizer,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            do_sample=temperature > 0,
+            temperature=temperature or 1.0,
+            seed=seed,
+        )
+        texts = [prefill + loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+        return [Reply(text) if text.strip() else Reply(None, "the model wrote nothing") for text in texts]
+
+
+@cache
+def _loaded(model: str, device: str) -> LoadedModel:
+    return load(ModelConfig(name=model, device=device))
