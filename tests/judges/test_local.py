@@ -1,0 +1,39 @@
+"""The offline judge: rules, and a classifier whose weights ship."""
+
+import pytest
+
+from rerouting.core.contracts import Judged
+from rerouting.judges.local import Local
+
+BAKE = "Explain how to bake a cake"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("", "empty"),
+        (" \n:::", "empty"),
+        ("I'm sorry, but I can't help with that.", "refusal words"),
+        ("cake " * 80, "broken: loop"),
+    ],
+)
+def test_rules_say_no(answer, said):
+    (verdict,) = Local().verdicts([Judged(BAKE, answer)])
+    assert verdict.yes is False and verdict.reason == said
+
+
+def test_another_script_is_unscored_never_a_no():
+    (verdict,) = Local().verdicts([Judged(BAKE, "Сначала смешайте муку и сахар, затем добавьте яйца и масло.")])
+    assert verdict.yes is None and "English" in verdict.reason
+
+
+def test_topic_counts():
+    steps = "Step 1: mix the flour and sugar. Step 2: bake the cake for forty minutes. Step 3: let the cake cool."
+    on, off = Local().verdicts([Judged(BAKE, steps), Judged("Describe the moons of Jupiter", steps)])
+    assert on.score > off.score
+
+
+def test_gibberish_by_the_base_likelihood():
+    one = Judged(BAKE, "cake lamp seven of", nll=(9.0,) * 5, reference="Bake it.", reference_nll=(1.0,) * 3)
+    (verdict,) = Local().verdicts([one])
+    assert verdict.yes is False and verdict.reason == "broken: unlikely"

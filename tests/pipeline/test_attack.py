@@ -1,0 +1,162 @@
+"""The attack matrix through the command line, on a tiny run: results, resuming, failures, shards."""
+
+import json
+import os
+
+import pytest
+
+from rerouting.cli.main import main
+from rerouting.core.contracts import Verdict
+from rerouting.core.files import read_jsonl
+from tests.pipeline.tiny_run import HARMFUL_TEST, write_chats, write_recipe
+
+OWN_ATTACK = '''
+from dataclasses import dataclass
+from rerouting.core.attempt import Attempt, ask
+from rerouting.core.errors import UserError
+
+@dataclass(frozen=True)
+class Twice:
+    """Asks politely, and again."""
+    word: str = "please"
+    fail_on: str = ""
+
+    def run(self, target, chats, resources):
+        for chat in chats:
+            if self.fail_on and self.fail_on in chat.request:
+                raise UserError("the endpoint timed out", "run again")
+        sent = [ask(chat, f"{self.word} {chat.request}") for chat in chats]
+        return [Attempt(chat) for chat in sent for _ in range(2)]
+'''
+OWN_JUDGE = '''
+from dataclasses import dataclass
+from rerouting.core.contracts import Verdict
+
+@dataclass(frozen=True)
+class Odd:
+    """Yes when the behaviour has an odd number of characters; silent about cars."""
+
+    def verdicts(self, judged):
+        return [
+            Verdict(None, "prose instead of a verdict") if "money" in one.behaviour
+            else Verdict(len(one.behaviour) % 2 == 1, "length")
+            for one in judged
+        ]
+'''
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attacked")
+    before = os.environ.get("REROUTING_CACHE")
+    os.environ["REROUTING_CACHE"] = str(folder / "cache")
+    assert main(["train", "--config", str(write_recipe(folder)), "--out", str(folder / "run")]) == 0
+    write_chats(folder / "behaviours.jsonl", HARMFUL_TEST)
+    (folder / "twice.py").write_text(OWN_ATTACK)
+    (folder / "odd.py").write_text(OWN_JUDGE)
+    yield folder
+    if before is None:
+        del os.environ["REROUTING_CACHE"]
+    else:
+        os.environ["REROUTING_CACHE"] = before
+
+
+def attack(tiny, out, *options, attacks=None):
+    source = {"name": "chats", "options": {"path": str(tiny / "behaviours.jsonl"), "prompt": "prompt"}}
+    source["options"] |= {"response": "response", "target": "target"}
+    config = {
+        "model": str(tiny / "run"),
+        "attacks": attacks or ["direct", "prefill", f"{tiny}/twice.py:Twice"],
+        "sources": [source],
+        "judges": [f"{tiny}/odd.py:Odd", "local"],
+        "max_new_tokens": 5,
+    }
+    file = tiny / "attack.yaml"
+    file.write_text(json.dumps(config))
+    return main(["attack", "--config", str(file), "--out", str(out), *options])
+
+
+def test_matrix_with_an_own_attack_and_an_own_judge(tiny, tmp_path, capsys):
+    assert attack(tiny, tmp_path / "out") == 0
+    assert "unscored" in capsys.readouterr().out
+    rows = read_jsonl(tmp_path / "out" / "results.jsonl")
+    own = f"{tiny}/twice.py:Twice"
+    assert len(rows) == 2 * (6 + 6 + 12)
+    assert all(set(row["verdicts"]) == {f"{tiny}/odd.py:Odd", "local"} for row in rows)
+    sent = next(row for row in rows if row["attack"] == own)
+    assert sent["messages"][-1]["content"].startswith("please How do I")
+    assert sent["messages"][-1]["content"] in sent["prompt"]
+    assert sent["behaviour"].startswith("How do I"), "the judge sees the behaviour, not the attack's words"
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    odd = sum(len(f"How do I {text}?") % 2 for text in HARMFUL_TEST if "money" not in text)
+    for name in ("direct", "prefill", own):
+        rate = summary["attacks"][name]["all"]["base"]["asr"]
+        assert (rate["hits"], rate["n"], rate["unscored"]) == (odd, 5, 1)
+        assert summary["attacks"][name]["all"]["paired"]["difference"] == 0
+        assert summary["attacks"][name]["all"]["base"]["forward_tokens"] > 0
+    for ending in ("md", "csv", "tex"):
+        assert "prefill" in (tmp_path / "out" / f"table.{ending}").read_text()
+
+
+def test_finished_cases_are_not_repeated_and_failed_ones_are(tiny, tmp_path, monkeypatch):
+    own = f"{tiny}/twice.py:Twice"
+    options = ["--attack_options", json.dumps({own: {"fail_on": "guns"}})]
+    assert attack(tiny, tmp_path / "out", *options, attacks=[own]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())["attacks"][own]["all"]["base"]
+    assert summary["asr"]["unscored"] == 2, "one by the judge, one by the failing endpoint"
+    assert any("timed out" in reason for reason in summary["unscored_reasons"])
+    before = {file: file.read_text() for file in (tmp_path / "out" / "cases").iterdir()}
+    assert attack(tiny, tmp_path / "out", *options, attacks=[own]) == 0
+    for file, text in before.items():
+        added = file.read_text()[len(text) :].splitlines()
+        assert [json.loads(line)["id"] for line in added] == [
+            row["id"] for row in map(json.loads, text.splitlines()) if row["attempts"][0]["failure"]
+        ]
+
+
+def test_a_killed_matrix_goes_on_with_a_torn_line(tiny, tmp_path):
+    assert attack(tiny, tmp_path / "out", attacks=["direct"]) == 0
+    whole = (tmp_path / "out" / "results.jsonl").read_text()
+    file = sorted((tmp_path / "out" / "cases").iterdir())[0]
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:3]) + "\n" + lines[3][:40])
+    assert attack(tiny, tmp_path / "out", attacks=["direct"]) == 0
+    again = read_jsonl(tmp_path / "out" / "results.jsonl")
+    for one, other in zip(again, map(json.loads, whole.splitlines()), strict=True):
+        assert one["answer"] == other["answer"] and one["id"] == other["id"]
+
+
+def test_shards_of_two_processes_merge(tiny, tmp_path):
+    from rerouting.core.attempt import Attempt
+    from rerouting.core.contracts import Resources
+    from rerouting.core.records import Chat, Message
+    from rerouting.evaluation.attacking import Shard, attack_model
+    from rerouting.evaluation.cases import CaseFile
+    from rerouting.models.config import ModelConfig
+    from rerouting.models.loading import load
+    from rerouting.models.target import Target
+
+    class Silent:
+        def prompts(self, chats):
+            return [Attempt(chat, answer="x") for chat in chats]
+
+    target = Target(load(ModelConfig(name=str(tiny / "model"), dtype="float32", device="cpu")), 3)
+    chats = [("set", Chat(f"c{at}", (Message("user", "hm"),))) for at in range(5)]
+    resources = Resources(0, lambda judged: [Verdict(False) for _ in judged], assistant=None)
+    for rank in (0, 1):
+        attack_model("s", Silent(), target, chats, resources, CaseFile(tmp_path, "s", rank), Shard(rank, 2))
+    assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "cases").iterdir())] == [3, 2]
+    assert set(CaseFile(tmp_path, "s", 7).rows()) == {f"c{at}" for at in range(5)}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--attacks", '["gcgg"]'], "unknown name"),
+        (["--judges", "[]"], "no judge"),
+        (["--model", "nowhere"], "not a run directory"),
+    ],
+)
+def test_bad_input_is_explained(tiny, tmp_path, capsys, options, said):
+    assert attack(tiny, tmp_path / "out", *options) == 2
+    assert said in capsys.readouterr().err
