@@ -24,7 +24,7 @@ from rerouting.core.files import read_jsonl
 from rerouting.judges import local
 
 
-HAND = 3.0
+HAND = 1.0
 """Weight of an answer labelled by reading: there are few, and they are what is judged here."""
 
 

@@ -9,7 +9,11 @@ from rerouting.evaluation.asr_table import COLUMNS, comma_separated, latex, mark
 
 def case(name, *verdicts, functional="standard", failure=None):
     attempts = [
-        {"failure": None, "label": "answered" if yes else "broken", "verdicts": {"j": {"yes": yes, "reason": "why"}}}
+        {
+            "failure": None,
+            "label": "answered" if yes else "broken",
+            "verdicts": {"j": {"yes": yes, "reason": "why"}},
+        }
         for yes in verdicts
     ]
     attempts += [{"failure": failure, "verdicts": {}}] if failure else []

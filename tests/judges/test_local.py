@@ -23,12 +23,16 @@ def test_rules_say_no(answer, said):
 
 
 def test_another_script_is_unscored_never_a_no():
-    (verdict,) = Local().verdicts([Judged(BAKE, "Сначала смешайте муку и сахар, затем добавьте яйца и масло.")])
+    (verdict,) = Local().verdicts(
+        [Judged(BAKE, "Сначала смешайте муку и сахар, затем добавьте яйца и масло.")]
+    )
     assert verdict.yes is None and "English" in verdict.reason
 
 
 def test_topic_counts():
-    steps = "Step 1: mix the flour and sugar. Step 2: bake the cake for forty minutes. Step 3: let the cake cool."
+    steps = (
+        "Step 1: mix the flour and sugar. Step 2: bake the cake for forty minutes. Step 3: let the cake cool."
+    )
     on, off = Local().verdicts([Judged(BAKE, steps), Judged("Describe the moons of Jupiter", steps)])
     assert on.score > off.score
 

@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rerouting.core.contracts import Judged, Verdict
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -59,6 +61,16 @@ class Broken:
         if letters < min(self.min_letters, letter_share(base.text) - self.letters_margin):
             return "symbols"
         return None
+
+    def verdicts(self, judged: Sequence[Judged]) -> list[Verdict]:
+        """Yes unless the answer is gibberish; unscored where the base's likelihoods were not measured."""
+        return [self._verdict(one) for one in judged]
+
+    def _verdict(self, one: Judged) -> Verdict:
+        if one.reference is None:
+            return Verdict(None, "needs the base model's likelihoods")
+        reason = self.reason(Answer(one.answer, one.nll), Answer(one.reference, one.reference_nll))
+        return Verdict(reason is None, reason or "coherent")
 
 
 def worst_stretch(nll: Sequence[float], window: int) -> float:
