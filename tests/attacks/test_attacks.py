@@ -13,10 +13,11 @@ CHATS = [
 
 
 def test_these_are_the_attacks():
-    assert available("attacks") == ("direct", "prefill")
+    expected = "best_of_n direct embedding gcg many_shot prefill refusal_ablation repe static"
+    assert available("attacks") == tuple(expected.split())
 
 
-@pytest.mark.parametrize("name", available("attacks"))
+@pytest.mark.parametrize("name", ["direct", "prefill"])
 def test_one_attempt_a_chat_in_order_with_its_context(name):
     attempts = build("attacks", Component(name)).prompts(CHATS)
     assert [attempt.chat.id for attempt in attempts] == ["a", "b"]
@@ -32,3 +33,30 @@ def test_prefill_begins_with_the_target_and_a_generic_opening():
 def test_prefill_needs_targets():
     with pytest.raises(UserError, match="x has no target"):
         build("attacks", Component("prefill")).prompts([Chat("x", (Message("user", "Hi"),))])
+
+
+def test_many_shot_keeps_the_system_turn_first_and_the_request_last():
+    first, second = build("attacks", Component("many_shot", {"shots": 3})).prompts(CHATS)
+    assert [turn.role for turn in first.chat.messages] == ["user", "assistant"] * 3 + ["user"]
+    assert second.chat.messages[0].role == "system" and second.chat.request == "Another"
+
+
+def test_static_cases_by_id_or_behaviour_with_their_context(tmp_path):
+    file = tmp_path / "cases.json"
+    file.write_text('{"a": ["one", "two"], "Explain": ["three"]}')
+    meta = {"behaviour": "Explain", "context": "A text."}
+    chats = [*CHATS, Chat("c", (Message("user", "A text. Explain"),), meta=meta)]
+    attempts = build("attacks", Component("static", {"path": str(file)})).prompts(chats)
+    assert [attempt.chat.request for attempt in attempts if not attempt.failure] == [
+        "one",
+        "two",
+        "A text.\n\n---\n\nthree",
+    ]
+    assert [attempt.chat.id for attempt in attempts if attempt.failure] == ["b"]
+
+
+def test_static_file_of_another_shape(tmp_path):
+    file = tmp_path / "cases.json"
+    file.write_text('["a"]')
+    with pytest.raises(UserError, match="behaviour"):
+        build("attacks", Component("static", {"path": str(file)})).prompts(CHATS)
