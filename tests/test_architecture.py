@@ -11,6 +11,7 @@ LEVELS = [
     {"pipeline"},
     {"training", "evaluation"},
     {"losses", "attacks", "judges"},
+    {"targets"},
     {"models", "data"},
     {"core"},
 ]

@@ -13,7 +13,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import load
-from rerouting.models.target import Target
+from rerouting.targets.target import Target
 from tests.pipeline.tiny_run import save_model
 
 CHATS = [

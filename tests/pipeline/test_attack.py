@@ -134,7 +134,7 @@ def test_shards_of_two_processes_merge(tiny, tmp_path):
     from rerouting.evaluation.cases import CaseFile
     from rerouting.models.config import ModelConfig
     from rerouting.models.loading import load
-    from rerouting.models.target import Target
+    from rerouting.targets.target import Target
 
     class Silent:
         def prompts(self, chats):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from rerouting.core.attempt import Attempt, ask, behaviour_of, context_of
 from rerouting.core.contracts import Judged, Resources, Verdict
 from rerouting.core.records import Chat
-from rerouting.models.target import Target
+from rerouting.targets.target import Target
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
-from rerouting.models.slots import around_slot
-from rerouting.models.target import Target
-from rerouting.models.target_loss import target_ids, target_loss
+from rerouting.targets.slots import around_slot
+from rerouting.targets.target import Target
+from rerouting.targets.target_loss import target_ids, target_loss
 
 
 @dataclass(frozen=True)

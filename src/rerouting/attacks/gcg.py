@@ -21,9 +21,9 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
 from rerouting.models.memory import in_batches
-from rerouting.models.slots import around_slot
-from rerouting.models.target import Target
-from rerouting.models.target_loss import target_ids
+from rerouting.targets.slots import around_slot
+from rerouting.targets.target import Target
+from rerouting.targets.target_loss import target_ids
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
 from rerouting.data.sources.bundled import Bundled
-from rerouting.models.directions import changed_outputs, last_token_states
 from rerouting.models.layers import decoder_blocks
-from rerouting.models.target import Target
+from rerouting.targets.directions import changed_outputs, last_token_states
+from rerouting.targets.target import Target
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ An attack is one file in attacks/ with a dataclass that has one of two methods:
 
 - `prompts(chats) -> [Attempt]`: it never looks at the model (templates, prefilling …);
 - `run(target, chats, resources) -> [Attempt]`: it optimises against the model, talks to it, or changes it.
-  `target` is a `rerouting.models.target.Target`.
+  `target` is a `rerouting.targets.target.Target`.
 
 and, where its defaults do not fit:
 
@@ -85,7 +85,7 @@ class Reply:
 
 
 class ChatModel(Protocol):
-    """An attacker's, judge's or translator's model: local, or behind an endpoint (models/assistants/)."""
+    """An attacker's, judge's or translator's model: local, or behind an endpoint (targets/assistants/)."""
 
     def reply(
         self,
@@ -112,7 +112,7 @@ class ChatModel(Protocol):
 
 
 class Translator(Protocol):
-    """Text to another language and back (models/translators/)."""
+    """Text to another language and back (targets/translators/)."""
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[Reply]:
         """Translate each text between two languages, given as BCP 47 codes ("en", "zh-CN", "uk" …)."""

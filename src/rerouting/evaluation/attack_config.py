@@ -35,13 +35,9 @@ class AttackConfig:
     judge_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Options by judge."""
     assistant: str = "local"
-    """Attacker's chat model for pair, tap and crescendo: a file in models/assistants/ ("local", "endpoint")."""
+    """Attacker's chat model for pair, tap and crescendo: a file in targets/assistants/ ("local", "endpoint")."""
     assistant_options: dict[str, Any] = field(default_factory=dict)
     """Its options; the local one is the embedded model unless they say otherwise."""
-    translator: str | None = None
-    """For multilingual: a file in models/translators/; null for the translations that ship with the package."""
-    translator_options: dict[str, Any] = field(default_factory=dict)
-    """Its options."""
     max_new_tokens: int | None = None
     """Length at which an answer is cut; null for the budget's: quick 64, standard 128, paper 512."""
     seed: int = 0

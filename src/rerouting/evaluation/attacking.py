@@ -20,7 +20,7 @@ from rerouting.core.records import Chat
 from rerouting.data.template import prompt_text
 from rerouting.evaluation.cases import CaseFile, case_row
 from rerouting.models.memory import free_memory, is_out_of_memory
-from rerouting.models.target import Target
+from rerouting.targets.target import Target
 
 GROUP = 16
 

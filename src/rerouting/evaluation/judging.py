@@ -17,7 +17,7 @@ from rerouting.judges.broken import Answer, Broken
 from rerouting.judges.refusal_words import RefusalWords
 from rerouting.models.loading import LoadedModel
 from rerouting.models.scoring import response_nll
-from rerouting.models.target import Target
+from rerouting.targets.target import Target
 
 BATCH = 16
 

@@ -24,10 +24,10 @@ from rerouting.evaluation.cases import CaseFile
 from rerouting.evaluation.judging import Scorer, label_of, verdicts_of
 from rerouting.models.digest import weights_digest
 from rerouting.models.loading import LoadedModel
-from rerouting.models.target import Target
 from rerouting.pipeline.answer import models_of
 from rerouting.pipeline.evaluate import spread
 from rerouting.pipeline.prepare import chats_of
+from rerouting.targets.target import Target
 
 MODELS = ("base", "rerouted")
 Row = dict[str, Any]
@@ -141,11 +141,8 @@ def case_file(config: AttackConfig, name: str, attack: Any, out: Path, model: st
 
 def resources(config: AttackConfig, judge: Any, out: Path) -> Resources:
     """What attacks may use; the assistant is loaded when it is first asked."""
-    assistant = build("models.assistants", Component(config.assistant, config.assistant_options))
-    translator = None
-    if config.translator:
-        translator = build("models.translators", Component(config.translator, config.translator_options))
-    return Resources(config.seed, judge.verdicts, assistant, translator, folder=out)
+    assistant = build("targets.assistants", Component(config.assistant, config.assistant_options))
+    return Resources(config.seed, judge.verdicts, assistant, folder=out)
 
 
 def judge_all(
