@@ -71,7 +71,7 @@ def test_a_behaviour_without_a_target(target, attack):
 
 def test_embedding_lowers_the_loss_and_keeps_its_exact_input(target):
     (attempt,) = Embedding(steps=30, lr=0.5).run(target, CHATS[:1], RESOURCES)
-    assert attempt.trace["last_loss"] < attempt.trace["first_loss"]
+    assert attempt.trace["best_loss"] < attempt.trace["first_loss"]
     assert attempt.embeddings.dtype == torch.float32 and attempt.embeddings.ndim == 2
     assert isinstance(target.answer([attempt])[0], str)
 

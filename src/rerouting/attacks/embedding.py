@@ -2,8 +2,8 @@
 
 Source: Zou et al. 2024: 20 embeddings initialised from the token "x", SGD for up to 500 steps on the target's
 loss, rate 1e-4 (Mistral) or 1e-3 (Llama-3), stop at 0.05 or 0.01. Deviations: the rate counts in multiples of the
-embedding table's mean norm (`lr` times its square), since models' norms differ by orders of magnitude; contextual
-behaviours keep their context, which the authors' code loses.
+embedding table's mean norm (`lr` times its square), since models' norms differ by orders of magnitude; the best
+step is used instead of the last; contextual behaviours keep their context, which the authors' code loses.
 """
 
 from __future__ import annotations
@@ -69,11 +69,14 @@ class Embedding:
         norm = float(table.weight.float().norm(dim=1).mean())
         optimiser = torch.optim.SGD([soft], lr=self.lr if self.absolute else self.lr * norm**2)
         losses: list[float] = []
+        best = soft.detach().clone()
         for _ in range(self.steps + 1):
             with torch.enable_grad():
                 prompt = torch.cat([before, soft, after]).to(table.weight.dtype)
                 loss = target_loss(target.model, prompt[None], wanted)[0]
             losses.append(float(loss.detach()))
+            if losses[-1] <= min(losses):
+                best = soft.detach().clone()
             if losses[-1] < self.stop_below or len(losses) > self.steps:
                 break
             optimiser.zero_grad()
@@ -81,9 +84,9 @@ class Embedding:
             optimiser.step()
         trace = {
             "first_loss": round(losses[0], 4),
-            "last_loss": round(losses[-1], 4),
+            "best_loss": round(min(losses), 4),
             "steps": len(losses) - 1,
             "reached_stop": losses[-1] < self.stop_below,
         }
-        whole = torch.cat([before, soft.detach(), after]).cpu()
+        whole = torch.cat([before, best, after]).cpu()
         return Attempt(chat, embeddings=whole, trace=trace)
