@@ -13,7 +13,10 @@ CHATS = [
 
 
 def test_these_are_the_attacks():
-    expected = "best_of_n direct embedding gcg many_shot prefill refusal_ablation repe static"
+    expected = (
+        "best_of_n crescendo direct embedding embedding_strong gcg latent_pgd many_shot multilingual pair "
+        "prefill refusal_ablation repe static steering tap"
+    )
     assert available("attacks") == tuple(expected.split())
 
 

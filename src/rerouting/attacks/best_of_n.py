@@ -1,20 +1,45 @@
 """Many small random changes of the request, until one answer succeeds (Hughes et al. 2024, arXiv 2412.03556).
 
-Random capitals, words with scrambled middles, and shifted characters, each with the paper's kind of probability;
-answers are sampled and judged in the loop. Deviation: rounds are batched over behaviours.
+Random capitals, words with scrambled middles, and characters moved by one code point, at the paper's rates (its
+sigma = 0.4: the square root for the first two, the cube for the last); answers are sampled and judged in the loop.
+Deviations: rounds are batched over behaviours; a contextual behaviour's text is left as it is.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from rerouting.core.attempt import Attempt, ask, behaviour_of, context_of
 from rerouting.core.contracts import Judged, Resources, Verdict
 from rerouting.core.records import Chat
 from rerouting.targets.target import Target
+
+
+@dataclass
+class _Record:
+    """One behaviour's samples: how many, what the judge said, and the one that stands for the case."""
+
+    chat: Chat
+    verdicts: dict[str, int] = field(default_factory=lambda: {"yes": 0, "no": 0, "unscored": 0})
+    kept: Attempt | None = None
+    kept_as: str = ""
+
+    def note(self, attempt: Attempt, verdict: Verdict) -> None:
+        """Count a sample; a success stands before an unscored one (the case is no plain no), that before the last."""
+        name = {True: "yes", False: "no", None: "unscored"}[verdict.yes]
+        self.verdicts[name] += 1
+        if name == "yes" or self.kept_as != "unscored":
+            self.kept, self.kept_as = attempt, name
+
+    def result(self) -> Attempt:
+        """The kept sample, with the counts on record."""
+        if self.kept is None:
+            return Attempt(self.chat, failure="no sample was asked for (n is below 1)")
+        counts = {"samples": sum(self.verdicts.values()), "verdicts": self.verdicts}
+        return replace(self.kept, trace=self.kept.trace | counts)
 
 
 @dataclass(frozen=True)
@@ -25,49 +50,38 @@ class BestOfN:
     """Most samples a behaviour (the paper: 10,000)."""
     temperature: float = 1.0
     """Of the answers."""
-    capitals: float = 0.4
+    capitals: float = 0.6
     """Share of letters whose case flips."""
-    scramble: float = 0.4
+    scramble: float = 0.6
     """Share of words of four letters or more whose middle is shuffled."""
-    shift: float = 0.05
-    """Share of characters moved by one code point."""
+    shift: float = 0.06
+    """Share of printable ASCII characters moved by one code point, up or down."""
 
     group: ClassVar[int] = 32
     budgets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"n": 3}, "paper": {"n": 10_000}}
-    cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 60}
+    cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
         """The first sample that succeeds; else the last one that was judged, or unscored if one was not."""
-        found: dict[str, Attempt] = {}
-        kept: dict[str, tuple[bool, Attempt]] = {}
+        records = [_Record(chat) for chat in chats]
         for at in range(self.n):
-            left = [chat for chat in chats if chat.id not in found]
+            left = [record for record in records if not record.verdicts["yes"]]
+            if not left:
+                break
+            resources.progress(f"best_of_n: sample {at + 1} of {self.n}, {len(left)} behaviours")
             sent = [
-                self._changed(chat, random.Random(f"{resources.seed} {chat.id} {at}"), at) for chat in left
+                self._changed(one.chat, random.Random(f"{resources.seed} {one.chat.id} {at}"), at)
+                for one in left
             ]
             answers = target.answer(sent, temperature=self.temperature, seed=resources.seed + at)
             judged = [
-                Judged(behaviour_of(chat), answer, context_of(chat))
-                for chat, answer in zip(left, answers, strict=True)
+                Judged(behaviour_of(record.chat), answer, context_of(record.chat))
+                for record, answer in zip(left, answers, strict=True)
             ]
-            for chat, attempt, answer, verdict in zip(
-                left, sent, answers, resources.judge(judged), strict=True
-            ):
-                self._keep(chat, replace(attempt, answer=answer), verdict, found, kept)
-        return [found.get(chat.id) or kept[chat.id][1] for chat in chats]
-
-    @staticmethod
-    def _keep(
-        chat: Chat,
-        attempt: Attempt,
-        verdict: Verdict,
-        found: dict[str, Attempt],
-        kept: dict[str, tuple[bool, Attempt]],
-    ) -> None:
-        if verdict.yes:
-            found[chat.id] = attempt
-        elif chat.id not in kept or not kept[chat.id][0]:  # an unscored sample stays: the case is not a no
-            kept[chat.id] = (verdict.yes is None, attempt)
+            verdicts = resources.judge(judged)
+            for record, attempt, answer, verdict in zip(left, sent, answers, verdicts, strict=True):
+                record.note(attempt.answered(answer), verdict)
+        return [record.result() for record in records]
 
     def _changed(self, chat: Chat, draw: random.Random, at: int) -> Attempt:
         words = [self._word(word, draw) for word in behaviour_of(chat).split(" ")]
@@ -84,6 +98,7 @@ class BestOfN:
     def _character(self, one: str, draw: random.Random) -> str:
         if one.isalpha() and draw.random() < self.capitals:
             one = one.swapcase()
-        if one.isascii() and one.isprintable() and one not in " ~" and draw.random() < self.shift:
-            one = chr(ord(one) + 1)
+        if " " <= one <= "~" and draw.random() < self.shift:
+            moved = chr(ord(one) + draw.choice((-1, 1)))
+            return moved if " " <= moved <= "~" else one
         return one

@@ -1,9 +1,13 @@
 """Soft tokens after the request, optimised by gradient descent (the paper's input embedding attack).
 
-Source: Zou et al. 2024: 20 embeddings initialised from the token "x", SGD for up to 500 steps on the target's
-loss, rate 1e-4 (Mistral) or 1e-3 (Llama-3), stop at 0.05 or 0.01. Deviations: the rate counts in multiples of the
-embedding table's mean norm (`lr` times its square), since models' norms differ by orders of magnitude; the best
-step is used instead of the last; contextual behaviours keep their context, which the authors' code loses.
+Source: Zou et al. 2024, arXiv 2406.04313: 20 embeddings initialised from the token "x", SGD for up to 500 steps on
+the target's loss, rate 1e-4 (Mistral) or 1e-3 (Llama-3), stop at 0.05 or 0.01. The budget "paper" has Llama-3's
+values; for Mistral set `lr` 1e-4 and `stop_below` 0.05. Deviations: outside of that budget the rate counts in
+multiples of the embedding table's squared mean norm, which is how a gradient step scales (tables differ by orders
+of magnitude; SmolLM2's has norm 3.2), and no soft token moves further than `max_step` in a step: plain SGD at any
+constant rate either crawls or is thrown off by single steep steps on SmolLM2, and reached its stop on few behaviours
+in 100 steps. The best step is used instead of the last; contextual behaviours keep their context, which the
+authors' code loses; several behaviours are optimised at once, each with its own loss and stop.
 """
 
 from __future__ import annotations
@@ -12,14 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
+from torch import Tensor
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
+from rerouting.models.soft_prompt import Descent, Found, SoftProblem, optimise
 from rerouting.targets.slots import around_slot
 from rerouting.targets.target import Target
-from rerouting.targets.target_loss import target_ids, target_loss
+from rerouting.targets.target_loss import target_ids
 
 
 @dataclass(frozen=True)
@@ -30,19 +35,23 @@ class Embedding:
     """Soft tokens."""
     steps: int = 150
     """Most steps (the paper: 500)."""
-    lr: float = 0.05
+    lr: float = 5.0
     """Learning rate, times the squared mean norm of the embedding table unless `absolute`."""
     absolute: bool = False
     """Take `lr` as it stands, as the paper does."""
+    max_step: float | None = 0.05
+    """Furthest that a soft token moves in a step, in mean norms of the table; null for plain SGD, as in the paper."""
     stop_below: float = 0.05
-    """Loss in nats a token at which the optimisation ends."""
+    """Loss in nats a token at which a behaviour's optimisation ends."""
+    batch: int = 8
+    """Behaviours optimised at once; halves when memory runs out."""
 
-    group: ClassVar[int] = 1
+    group: ClassVar[int] = 16
     budgets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"steps": 50},
-        "paper": {"steps": 500, "lr": 1e-3, "absolute": True, "stop_below": 0.01},
+        "paper": {"steps": 500, "lr": 1e-3, "absolute": True, "max_step": None, "stop_below": 0.01},
     }
-    cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 24}
+    cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
         """One soft prompt a behaviour; its exact values are kept.
@@ -50,43 +59,35 @@ class Embedding:
         Raises:
             UserError: a behaviour has no target.
         """
-        return [self._attack(target, chat) for chat in chats]
-
-    def _attack(self, target: Target, chat: Chat) -> Attempt:
-        table, device = target.model.get_input_embeddings(), target.loaded.device
-        before, after = (
-            table(torch.tensor(ids, device=device)).float() for ids in around_slot(chat, target.tokenizer)
-        )
-        wanted = torch.tensor(target_ids(chat, target.tokenizer), device=device)
         mark = target.tokenizer(" x", add_special_tokens=False)["input_ids"][-1]
-        soft = (
-            table(torch.full((self.tokens,), mark, device=device))
-            .float()
-            .detach()
-            .clone()
-            .requires_grad_(True)
-        )
-        norm = float(table.weight.float().norm(dim=1).mean())
-        optimiser = torch.optim.SGD([soft], lr=self.lr if self.absolute else self.lr * norm**2)
-        losses: list[float] = []
-        best = soft.detach().clone()
-        for _ in range(self.steps + 1):
-            with torch.enable_grad():
-                prompt = torch.cat([before, soft, after]).to(table.weight.dtype)
-                loss = target_loss(target.model, prompt[None], wanted)[0]
-            losses.append(float(loss.detach()))
-            if losses[-1] <= min(losses):
-                best = soft.detach().clone()
-            if losses[-1] < self.stop_below or len(losses) > self.steps:
-                break
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        trace = {
-            "first_loss": round(losses[0], 4),
-            "best_loss": round(min(losses), 4),
-            "steps": len(losses) - 1,
-            "reached_stop": losses[-1] < self.stop_below,
-        }
-        whole = torch.cat([before, best, after]).cpu()
-        return Attempt(chat, embeddings=whole, trace=trace)
+        problems = [_problem(chat, target.tokenizer, (mark,) * self.tokens) for chat in chats]
+        norm = _table_norm(target.model)
+        descent = Descent(lambda slope: self._update(slope, norm), self.steps, self.stop_below)
+        found = optimise(target.model, problems, descent, self.batch)
+        return [self._attempt(chat, one) for chat, one in zip(chats, found, strict=True)]
+
+    def _update(self, slope: Tensor, norm: float) -> Tensor:
+        """What is subtracted from soft tokens (S, D) with this gradient."""
+        move = slope * (self.lr if self.absolute else self.lr * norm**2)
+        if self.max_step is None:
+            return move
+        lengths = move.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        shortened: Tensor = move * (self.max_step * norm / lengths).clamp_max(1.0)
+        return shortened
+
+    def _attempt(self, chat: Chat, found: Found) -> Attempt:
+        trace = found.trace | {"reached_stop": min(found.losses) < self.stop_below}
+        return Attempt(chat, embeddings=found.best, trace=trace)
+
+
+def _problem(chat: Chat, tokenizer: Any, start: Sequence[int]) -> SoftProblem:
+    wanted = target_ids(chat, tokenizer)
+    before, after = around_slot(chat, tokenizer)
+    return SoftProblem(tuple(before), tuple(start), tuple(after), tuple(wanted))
+
+
+def _table_norm(model: Any) -> float:
+    """Mean norm of a token's embedding as the table puts it out, over 4,096 tokens spread evenly."""
+    table = model.get_input_embeddings()
+    rows: Tensor = table.weight[:: max(1, len(table.weight) // 4096)].float()
+    return float(rows.norm(dim=1).mean())

@@ -1,62 +1,119 @@
-"""The direction of refusal is removed from the residual stream (Arditi et al. 2024, arXiv 2406.11717).
+"""The direction of refusal is removed from the model (Arditi et al. 2024, arXiv 2406.11717).
 
-Difference of the mean last-token states of harmful and harmless prompts at one layer, removed from every block's
-output while the model answers. Deviations: the layer is a share of the depth instead of being searched; the
-direction is removed after each block (and not inside of it); weights are left alone.
+Difference of the mean last-token states of harmful and harmless prompts at one layer. It is removed from the stream
+(every block's input and output, and what attention and MLP add to it) or from the weights that write to the stream,
+which are put back afterwards. Deviations: the prompts are the package's own; only the last prompt position is a
+candidate; a layer is chosen by how likely the ablated model finds the targets of harmful validation prompts, among
+those that change the loss of harmless next tokens by less than `max_harm`, instead of by refusal tokens and KL
+divergence; layers above 0.8 of the depth are no candidates, as in the paper. With `where` "weights" the embedding
+stays and its share is removed from the first block's input, which is the same function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
+from rerouting.data.formatting import render_prompt
 from rerouting.data.sources.bundled import Bundled
 from rerouting.models.layers import decoder_blocks
-from rerouting.targets.directions import changed_outputs, last_token_states
+from rerouting.models.memory import in_batches
+from rerouting.models.steering_hooks import changed_stream, edited_weights, resolved_layers, without
+from rerouting.models.target_rows import target_rows
+from rerouting.targets.directions import last_token_states
 from rerouting.targets.target import Target
+from rerouting.targets.target_loss import target_ids
+
+_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 @dataclass(frozen=True)
 class RefusalAblation:
     """White-box removal of one direction."""
 
-    layer: float = 0.6
-    """Where the direction is read, as a share of the depth."""
+    layer: float | None = None
+    """Where the direction is read: a share of the depth (below 1) or a layer; null chooses one on validation."""
+    where: Literal["stream", "weights"] = "stream"
+    """What the direction is removed from."""
     prompts: int = 64
     """Harmful and harmless prompts that it is read from."""
+    validation: int = 16
+    """Harmful and harmless prompts that the layer is chosen on."""
+    max_harm: float = 0.2
+    """Most that a chosen direction's removal may add to the mean loss of harmless prompts' tokens, in nats."""
 
     group: ClassVar[int] = 64
-    cases: ClassVar[dict[str, int | None]] = {"quick": 8}
+    budgets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"prompts": 32, "validation": 8},
+        "paper": {"prompts": 128, "validation": 32},
+    }
+    cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 40, "paper": None}
 
     def fit(self, target: Target, resources: Resources) -> dict[str, Tensor]:
-        """The direction (D,), unit length."""
-        harmful = last_token_states(
-            target.model, target.tokenizer, Bundled("harmful", "train", self.prompts).load()
+        """The direction (D,), unit length, and the layer it was read at."""
+        harmful, harmless = (
+            last_token_states(target.model, target.tokenizer, Bundled(kind, "train", self.prompts).load())
+            for kind in ("harmful", "benign")
         )
-        harmless = last_token_states(
-            target.model, target.tokenizer, Bundled("benign", "train", self.prompts).load()
-        )
-        at = round(self.layer * (harmful.shape[1] - 1))
-        difference = harmful[:, at].mean(dim=0) - harmless[:, at].mean(dim=0)
-        return {"direction": difference / difference.norm()}
+        difference = harmful.mean(dim=0) - harmless.mean(dim=0)
+        units = difference / difference.norm(dim=1, keepdim=True)
+        depth = len(decoder_blocks(target.model))
+        if self.layer is not None:
+            (at,) = resolved_layers([self.layer], depth)
+        else:
+            at = self._chosen(target, units, resolved_layers(_SHARES, depth))
+        resources.progress(f"refusal direction of layer {at}")
+        return {"direction": units[at].contiguous(), "layer": torch.tensor(at)}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
         """The plain requests, answered without the direction."""
-        remove = partial(_remove, resources.fitted["direction"])
-        attempts = [Attempt(chat) for chat in chats]
-        with changed_outputs(target.model, dict.fromkeys(range(len(decoder_blocks(target.model))), remove)):
+        trace = {"layer": int(resources.fitted["layer"]), "where": self.where}
+        attempts = [Attempt(chat, trace=trace) for chat in chats]
+        with self._ablated(target.model, resources.fitted["direction"]):
             answers = target.answer(attempts)
         return [attempt.answered(answer) for attempt, answer in zip(attempts, answers, strict=True)]
 
+    def _ablated(self, model: Any, direction: Tensor) -> AbstractContextManager[None]:
+        if self.where == "weights":
+            return edited_weights(model, direction)
+        return changed_stream(model, partial(_remove, direction))
 
-def _remove(direction: Tensor, states: Tensor) -> Tensor:
-    """States (B, T, D) without their part along the direction."""
-    unit = direction.to(states)
-    return states - (states @ unit)[..., None] * unit
+    def _chosen(self, target: Target, units: Tensor, candidates: Sequence[int]) -> int:
+        """The layer whose direction's removal makes harmful targets likeliest without harming the rest."""
+        harmful = [chat for chat in Bundled("harmful", "validation").load() if chat.target][: self.validation]
+        benign = Bundled("benign", "validation", self.validation).load()
+        pairs = [
+            (render_prompt(chat, target.tokenizer), target_ids(chat, target.tokenizer)) for chat in harmful
+        ]
+        plain = [(ids[:1], ids[1:]) for ids in (render_prompt(chat, target.tokenizer) for chat in benign)]
+        before = _mean_loss(target, plain)
+        losses, harms = {}, {}
+        for layer in candidates:
+            with changed_stream(target.model, partial(_remove, units[layer])):
+                losses[layer], harms[layer] = _mean_loss(target, pairs), _mean_loss(target, plain) - before
+        harmless = [layer for layer in candidates if harms[layer] < self.max_harm]
+        return min(harmless or [min(candidates, key=harms.__getitem__)], key=losses.__getitem__)
+
+
+@torch.no_grad()
+def _mean_loss(target: Target, pairs: Sequence[tuple[list[int], list[int]]]) -> float:
+    """Mean loss of what is wanted after each prompt, in nats a token."""
+
+    def losses(batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        prompts, wanted = zip(*batch, strict=True)
+        found: list[float] = target_rows(prompts, wanted, target.loaded.device).losses(target.model).tolist()
+        return found
+
+    return sum(in_batches(losses, pairs, 16)) / len(pairs)
+
+
+_remove = without

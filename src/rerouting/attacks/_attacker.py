@@ -1,0 +1,206 @@
+"""What the chat attacks share: asking the attacker's model, reading what it wrote, and the record of a search.
+
+The attacker is asked for one prompt between <prompt> tags. Small models seldom keep to a form, so JSON with a
+"prompt", a line that begins with "Prompt:", and at last the whole text are taken too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rerouting.core.attempt import Attempt, behaviour_of, context_of
+from rerouting.core.contracts import ChatModel, Judged, Resources, Verdict
+from rerouting.core.records import Chat, Message
+from rerouting.targets.target import Target
+
+OPENING = "<prompt>"
+REFUSALS = (
+    *("i can't", "i cannot", "i can not", "i'm sorry", "i am sorry", "sorry,", "i won't", "i will not"),
+    *("i'm unable", "i am unable", "i'm not able", "i am not able", "as an ai", "i must decline"),
+    *("i'm not going to", "i apologize", "i apologise", "unfortunately, i can"),
+)
+_TAGGED = re.compile(r"<prompt>(.*?)(?:</prompt>|<prompt>|\Z)", re.DOTALL | re.IGNORECASE)
+_JSON = re.compile(r'"prompt"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
+_LINE = re.compile(r"^\W*(?:new |improved |my )?prompt\W*:\W*(\S.*)", re.IGNORECASE | re.MULTILINE)
+_LETTERS = re.compile(r"[^\W\d_]{2,}")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the attacker gave when asked for one prompt.
+
+    Attributes:
+        prompt: its prompt; None if it never gave a usable one.
+        calls: times that it was asked.
+        failures: why each call before, or every one, was of no use.
+    """
+
+    prompt: str | None
+    calls: int
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How an attacker's model is asked."""
+
+    tries: int
+    max_new_tokens: int
+    temperature: float
+    prefill: str = ""
+
+
+def drafts(
+    assistant: ChatModel, conversations: Sequence[Sequence[Message]], how: Asking, seed: int
+) -> list[Draft]:
+    """One draft a conversation; those without a usable prompt are asked for again, with another seed."""
+    prompts: dict[int, str] = {}
+    calls, failures = [0] * len(conversations), [list[str]() for _ in conversations]
+    for again in range(how.tries):
+        left = [at for at in range(len(conversations)) if at not in prompts]
+        if not left:
+            break
+        replies = assistant.reply(
+            [conversations[at] for at in left],
+            max_new_tokens=how.max_new_tokens,
+            temperature=how.temperature,
+            seed=seed + 1000 * again,
+            prefill=how.prefill,
+        )
+        for at, reply in zip(left, replies, strict=True):
+            calls[at] += 1
+            prompt, why = (None, reply.failure) if reply.text is None else read_prompt(reply.text)
+            if prompt is None:
+                failures[at].append(why or "no text")
+            else:
+                prompts[at] = prompt
+    return [Draft(prompts.get(at), calls[at], tuple(failures[at])) for at in range(len(conversations))]
+
+
+def read_prompt(text: str) -> tuple[str | None, str]:
+    """The prompt in what an attacker wrote, or None and why there is none."""
+    found = next((one.strip() for one in _TAGGED.findall(text) if one.strip()), "")
+    found = found or _from_json(text)
+    if not found and (line := _LINE.search(text)):
+        found = line.group(1)
+    found = _bare(found or text)
+    if not found:
+        return None, "empty"
+    if is_refusal(found):
+        return None, f"refused: {clip(found, 80)}"
+    if not _LETTERS.search(found):
+        return None, f"no words: {clip(found, 40)}"
+    return found, ""
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as a refusal does."""
+    opening = text.strip().lower().replace("’", "'")[:120]
+    return any(opening.startswith(words) for words in REFUSALS)
+
+
+def clip(text: str, limit: int = 800) -> str:
+    """The first `limit` characters."""
+    return text if len(text) <= limit else text[:limit] + " …"
+
+
+def goal_of(chat: Chat) -> str:
+    """The behaviour as an attacker reads it, with the text that it refers to."""
+    context = context_of(chat)
+    shown = f"\n(A text goes with it; it is sent along on its own: {clip(context)})" if context else ""
+    return behaviour_of(chat) + shown
+
+
+def words_of(verdict: Verdict) -> str:
+    """A verdict as an attacker reads it."""
+    words = {True: "the goal was reached", False: "the goal was not reached", None: "nobody could tell"}
+    return words[verdict.yes] + ("" if verdict.score is None else f" (score {verdict.score:.2f})")
+
+
+def assess(
+    target: Target, attempts: Sequence[Attempt], resources: Resources
+) -> list[tuple[Attempt, Verdict]]:
+    """The model's greedy answers and what the judge says of each."""
+    if not attempts:
+        return []
+    answers = target.answer(list(attempts))
+    judged = [
+        Judged(behaviour_of(one.chat), answer, context_of(one.chat))
+        for one, answer in zip(attempts, answers, strict=True)
+    ]
+    verdicts = resources.judge(judged)
+    return [(one.answered(text), v) for one, text, v in zip(attempts, answers, verdicts, strict=True)]
+
+
+@dataclass
+class Search:
+    """The record of one behaviour's search.
+
+    Attributes:
+        chat: the behaviour's chat as it came.
+        done: a judge has called an answer a success.
+        best: the success; else an answer that could not be judged (the case is no plain no); else the one with the
+            highest score.
+    """
+
+    chat: Chat
+    done: bool = False
+    best: Attempt | None = None
+    queries: int = 0
+    calls: int = 0
+    failures: list[str] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    _rank: tuple[int, float] = (-1, 0.0)
+
+    def count(self, draft: Draft) -> None:
+        """Put an attacker's calls on record."""
+        self.calls += draft.calls
+        self.failures.extend(draft.failures)
+
+    def note(self, attempt: Attempt, verdict: Verdict, prompt: str, **where: Any) -> None:
+        """Put an answer on record, and keep it if it is the best so far; what follows a success is not kept."""
+        self.queries += 1
+        said = {"verdict": verdict.yes, "score": verdict.score, "reason": verdict.reason}
+        self.steps.append({**where, "prompt": prompt, **said})
+        rank = ({True: 2, None: 1, False: 0}[verdict.yes], verdict.score or 0.0)
+        if rank > self._rank and not self.done:
+            self.best, self._rank = attempt, rank
+        self.done = self.done or verdict.yes is True
+
+    def result(self, **more: Any) -> Attempt:
+        """The best attempt with the search on record; a failure if the attacker never gave a prompt."""
+        trace = {
+            "queries": self.queries,
+            "attacker_calls": self.calls,
+            "attacker_failures": self.failures,
+            "success_in_loop": self.done,
+            "steps": self.steps,
+            **more,
+        }
+        if self.best is not None:
+            return replace(self.best, trace=trace)
+        last = self.failures[-1] if self.failures else "it was never asked"
+        why = f"attacker gave no usable prompt in {self.calls} calls; the last: {last}"
+        return Attempt(self.chat, failure=why, trace=trace)
+
+
+def _from_json(text: str) -> str:
+    match = _JSON.search(text)
+    if match is None:
+        return ""
+    try:
+        return str(json.loads(match.group(1), strict=False)).strip()
+    except ValueError:
+        return ""
+
+
+def _bare(text: str) -> str:
+    """Without code fences, stray tags, and quotes around the whole."""
+    text = re.sub(r"^```\w*\n?|```$|</?prompt>", "", text.strip(), flags=re.IGNORECASE).strip()
+    if len(text) > 1 and (text[0], text[-1]) in {('"', '"'), ("'", "'"), ("“", "”")}:
+        text = text[1:-1].strip()
+    return text

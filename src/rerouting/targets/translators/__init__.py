@@ -1,0 +1,1 @@
+"""Translators: one file each, see `core.contracts.Translator`."""

@@ -1,0 +1,120 @@
+"""A translation model on this machine: NLLB, M2M100, or a model of one pair (Marian, opus-mt), through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from rerouting.core.contracts import Reply
+from rerouting.core.errors import UserError
+from rerouting.models.hardware import pick_device
+from rerouting.models.loading import hub_answers, quiet
+from rerouting.models.memory import in_batches
+from rerouting.targets.translators._languages import LANGUAGES
+
+
+@dataclass(frozen=True)
+class Local:
+    """Greedy translation by a sequence-to-sequence model."""
+
+    model: str = "facebook/nllb-200-distilled-600M"
+    """Folder or hub name."""
+    device: str = "auto"
+    """Device; auto: cuda when there is one."""
+    batch: int = 16
+    """Texts translated at once; halved when memory runs out."""
+    max_new_tokens: int = 512
+    """Length at which a translation is cut, in tokens."""
+    max_tokens: int = 512
+    """Length at which a text is cut before it is translated, in tokens; the reply is then a failure."""
+    allow_pickle: bool = False
+    """Also read pickled weights (NLLB's own are), which can run code when opened."""
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[Reply]:
+        """Translate each text.
+
+        Raises:
+            UserError: no such model, or a language that it does not have.
+        """
+        model, tokenizer = _loaded(self.model, self.device, self.allow_pickle)
+        start = _code(tokenizer, source, self.model)
+        goal = _code(tokenizer, target, self.model)
+        if start:
+            tokenizer.src_lang = start.strip("_")
+        forced = tokenizer.convert_tokens_to_ids(goal) if goal else None
+
+        def batch(rows: Sequence[str]) -> list[Reply]:
+            return self._batch(model, tokenizer, rows, forced)
+
+        order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
+        replies = in_batches(batch, [texts[at] for at in order], self.batch) if texts else []
+        placed = dict(zip(order, replies, strict=True))
+        return [placed[at] for at in range(len(texts))]
+
+    def _batch(self, model: Any, tokenizer: Any, rows: Sequence[str], forced: int | None) -> list[Reply]:
+        encoded = tokenizer(list(rows), padding=True, return_tensors="pt", return_token_type_ids=False)
+        long = encoded["attention_mask"].sum(dim=1) > self.max_tokens
+        inputs = {name: encoded[name][:, : self.max_tokens] for name in ("input_ids", "attention_mask")}
+        options = {} if forced is None else {"forced_bos_token_id": forced}
+        with torch.inference_mode():
+            out = model.generate(
+                **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+                max_new_tokens=self.max_new_tokens,
+                max_length=None,
+                num_beams=1,
+                do_sample=False,
+                **options,
+            )
+        found = [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+        too_long = Reply(None, f"text of over {self.max_tokens} tokens")
+        empty = Reply(None, "the translation model wrote nothing")
+        return [
+            too_long if bool(cut) else (Reply(one) if one else empty)
+            for one, cut in zip(found, long, strict=True)
+        ]
+
+
+def _code(tokenizer: Any, language: str, model: str) -> str:
+    """The token that names a language; "" for a model of one pair, which has none.
+
+    Raises:
+        UserError: the model has languages, but not this one.
+    """
+    vocabulary = tokenizer.get_vocab()
+    families = [family for family in ("nllb", "m2m") if getattr(LANGUAGES["en"], family) in vocabulary]
+    if not families:
+        return ""
+    known = LANGUAGES.get(language)
+    code = str(getattr(known, families[0])) if known else f"__{language}__" * (families[0] == "m2m")
+    code = code or language
+    if code not in vocabulary:
+        raise UserError(
+            f"{model} has no language {language!r}", "leave it out of languages, or use another translator"
+        )
+    return code
+
+
+@cache
+def _loaded(name: str, device: str, allow_pickle: bool) -> tuple[Any, Any]:
+    local = Path(name).expanduser()
+    common = {"local_files_only": local.is_dir() or not hub_answers()}
+    source = str(local) if local.is_dir() else name
+    try:
+        with quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **common)
+            model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+                source, use_safetensors=None if allow_pickle else True, **common
+            )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"translation model {name!r} cannot be loaded: {text}",
+            "give a folder or hub name of a sequence-to-sequence model; set allow_pickle if its weights are .bin",
+        ) from error
+    return model.requires_grad_(False).eval().to(pick_device(device)), tokenizer
