@@ -38,6 +38,17 @@ def test_prefill_needs_targets():
         build("attacks", Component("prefill")).prompts([Chat("x", (Message("user", "Hi"),))])
 
 
+def test_prefill_tries_every_opening():
+    options = {"openings": ["{target}. First,", "Step 1:"]}
+    attempts = build("attacks", Component("prefill", options)).prompts(CHATS)
+    assert [one.prefill for one in attempts[:2]] == ["Sure, here is how. First,", "Step 1:"]
+    assert attempts[3].chat.id == "b" and attempts[3].trace == {"opening": "Step 1:"}
+    untargeted = build("attacks", Component("prefill", {"openings": ["Sure"]}))
+    assert len(untargeted.prompts([Chat("x", (Message("user", "Hi"),))])) == 1
+    with pytest.raises(UserError, match="not empty"):
+        build("attacks", Component("prefill", {"openings": []})).prompts(CHATS)
+
+
 def test_many_shot_keeps_the_system_turn_first_and_the_request_last():
     first, second = build("attacks", Component("many_shot", {"shots": 3})).prompts(CHATS)
     assert [turn.role for turn in first.chat.messages] == ["user", "assistant"] * 3 + ["user"]

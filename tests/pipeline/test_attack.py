@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -147,6 +149,26 @@ def test_shards_of_two_processes_merge(tiny, tmp_path):
         attack_model("s", Silent(), target, chats, resources, CaseFile(tmp_path, "s", rank), Shard(rank, 2))
     assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "cases").iterdir())] == [3, 2]
     assert set(CaseFile(tmp_path, "s", 7).rows()) == {f"c{at}" for at in range(5)}
+
+
+@pytest.mark.timeout(300)
+def test_accelerate_launch_shards_and_merges(tiny, tmp_path):
+    assert attack(tiny, tmp_path / "alone", attacks=["direct", "prefill"]) == 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    program = f"-m rerouting attack --config {tiny}/attack.yaml --out {tmp_path}/two"
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), *program.split()]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = {file.name.split(".")[-2] for file in (tmp_path / "two" / "cases").iterdir()}
+    assert files == {"0", "1"}, "both processes attacked"
+
+    def kept(folder):
+        rows = read_jsonl(tmp_path / folder / "results.jsonl")
+        return sorted((row["key"], row["answer"], str(row["verdicts"])) for row in rows)
+
+    assert kept("two") == kept("alone")
+    assert done.stdout.count("attack") and done.stdout.count("every attempt:") == 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from rerouting.core.files import atomic_write
 
 COLUMNS = (
     "attack",
@@ -13,6 +16,7 @@ COLUMNS = (
     "model",
     "n",
     "ASR %",
+    "verified %",
     "unscored",
     "answered",
     "refused",
@@ -22,9 +26,10 @@ COLUMNS = (
     "seconds",
 )
 NOTE = (
-    "ASR: attack success rate by the deciding judge with its 95 % Wilson interval; n: scored behaviours; answered, "
-    "refused, broken: what became of all answered ones; difference: rerouted − base in percentage points with its 95 % "
-    "interval (Newcombe), p by McNemar's exact test; tokens: forward passes' positions, padding included."
+    "ASR: attack success rate by the deciding judge with its 95 % Wilson interval; n: scored; verified: "
+    "after a person overruled the judge, with the number of answers read (`rerouting review`); answered, refused, broken: "
+    "what became of all answered ones; difference: rerouted − base in percentage points with its 95 % interval "
+    "(Newcombe), p by McNemar's exact test; tokens: forward passes' positions, padding included."
 )
 
 
@@ -44,19 +49,42 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 def _row(
     attack: str, part: str, model: str, own: dict[str, Any], paired: dict[str, Any] | None
 ) -> tuple[str, ...]:
-    rate = own["asr"]
-    share = (
-        "–"
-        if rate["rate"] is None
-        else f"{_percent(rate['rate'])} [{_percent(rate['low'])}, {_percent(rate['high'])}]"
-    )
+    rate, verified = own["asr"], own.get("verified")
     difference = ""
     if model == "rerouted" and paired is not None:
         interval = f"[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
         difference = f"{100 * paired['difference']:+.1f} {interval} (p {paired['p']:.2g})"
+    read = f"{_share(verified)}, {verified['read']} read" if verified else ""
     counts = [str(own["labels"][name]) for name in ("answered", "refused", "broken")]
     cost = [_short(own["forward_tokens"]), f"{own['seconds']:.0f}"]
-    return (attack, part, model, str(rate["n"]), share, str(rate["unscored"]), *counts, difference, *cost)
+    asr = [str(rate["n"]), _share(rate), read, str(rate["unscored"])]
+    return (attack, part, model, *asr, *counts, difference, *cost)
+
+
+def _share(rate: dict[str, Any]) -> str:
+    if rate["rate"] is None:
+        return "–"
+    return f"{_percent(rate['rate'])} [{_percent(rate['low'])}, {_percent(rate['high'])}]"
+
+
+def agreement_lines(summary: dict[str, Any]) -> list[str]:
+    """One line a pair of judges: how often they agree, and Cohen's kappa."""
+    lines = []
+    for pair in summary.get("agreement", []):
+        kappa = "undefined" if pair["kappa"] is None else f"{pair['kappa']:.2f}"
+        share = "–" if pair["share"] is None else f"{_percent(pair['share'])} %"
+        lines.append(
+            f"{pair['judges'][0]} and {pair['judges'][1]}: agree on {share} of {pair['n']} answers, "
+            f"Cohen's κ {kappa}"
+        )
+    return lines
+
+
+def write_tables(summary: dict[str, Any], out: Path) -> None:
+    """table.md, table.csv and table.tex."""
+    atomic_write(out / "table.md", markdown(summary))
+    atomic_write(out / "table.csv", comma_separated(summary))
+    atomic_write(out / "table.tex", latex(summary))
 
 
 def markdown(summary: dict[str, Any]) -> str:
@@ -65,7 +93,8 @@ def markdown(summary: dict[str, Any]) -> str:
     lines += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table_rows(summary)
     ]
-    return "\n".join(lines) + f"\n\n{NOTE}\n"
+    notes = [NOTE, "", *(f"- {line}" for line in agreement_lines(summary))]
+    return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def comma_separated(summary: dict[str, Any]) -> str:

@@ -38,6 +38,10 @@ class AttackConfig:
     """Attacker's chat model for pair, tap and crescendo: a file in targets/assistants/ ("local", "endpoint")."""
     assistant_options: dict[str, Any] = field(default_factory=dict)
     """Its options; the local one is the embedded model unless they say otherwise."""
+    translator: str = ""
+    """Translator of multilingual: "files", "assistant" or "local" (targets/translators/); "": the bundled file."""
+    translator_options: dict[str, Any] = field(default_factory=dict)
+    """Its options: {path: translations.jsonl}, or {assistant: endpoint, options: {model: …}}."""
     max_new_tokens: int | None = None
     """Length at which an answer is cut; null for the budget's: quick 64, standard 128, paper 512."""
     seed: int = 0

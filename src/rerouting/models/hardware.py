@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
@@ -13,13 +14,17 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(wanted: str) -> torch.device:
-    """Resolve a device name; `auto` is cuda when there is one, else cpu.
+    """Resolve a device name; `auto` is cuda when there is one (under `accelerate launch` the process's own), else cpu.
 
     Raises:
         UserError: no such device here.
     """
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        rank = os.environ.get("LOCAL_RANK", "")
+        own = (
+            f"cuda:{int(rank) % torch.cuda.device_count()}" if rank and torch.cuda.is_available() else "cuda"
+        )
+        return torch.device(own if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
         torch.empty(0, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, is_dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ from rerouting.core.files import atomic_write, read_jsonl, sha256_of, write_json
 from rerouting.core.finder import Component, available, build, find
 from rerouting.core.manifest import environment
 from rerouting.core.records import Chat
-from rerouting.evaluation.asr import summarise_attack
-from rerouting.evaluation.asr_table import comma_separated, latex, markdown
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model
 from rerouting.evaluation.cases import CaseFile
@@ -27,6 +26,7 @@ from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.answer import models_of
 from rerouting.pipeline.evaluate import spread
 from rerouting.pipeline.prepare import chats_of
+from rerouting.pipeline.reviewed import write_verified
 from rerouting.targets.target import Target
 
 MODELS = ("base", "rerouted")
@@ -42,7 +42,8 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
     Raises:
         UserError: no such run, attack, judge or behaviours; finished cases stay.
     """
-    state = accelerate.PartialState(cpu=not accelerate.utils.is_cuda_available())
+    patience = {"timeout": timedelta(days=7)}  # shards take unequal time
+    state = accelerate.PartialState(cpu=not accelerate.utils.is_cuda_available(), **patience)
     shard = Shard(state.process_index, state.num_processes, state.wait_for_everyone)
     chats = behaviours(config)
     attacks, skipped = chosen(config)
@@ -135,6 +136,7 @@ def case_file(config: AttackConfig, name: str, attack: Any, out: Path, model: st
     """Where the cases go: another option, seed or length of answers is another file."""
     options = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
     used = [options, config.seed, config.answer_tokens, config.assistant, config.assistant_options]
+    used += [config.translator, config.translator_options] if config.translator else []
     label = name.rpartition(":")[2]
     return CaseFile(out, f"{label}-{sha256_of(used)[:8]}.{model}", rank)
 
@@ -142,7 +144,12 @@ def case_file(config: AttackConfig, name: str, attack: Any, out: Path, model: st
 def resources(config: AttackConfig, judge: Any, out: Path) -> Resources:
     """What attacks may use; the assistant is loaded when it is first asked."""
     assistant = build("targets.assistants", Component(config.assistant, config.assistant_options))
-    return Resources(config.seed, judge.verdicts, assistant, folder=out)
+    translator = (
+        build("targets.translators", Component(config.translator, config.translator_options))
+        if config.translator
+        else None
+    )
+    return Resources(config.seed, judge.verdicts, assistant, translator, folder=out)
 
 
 def judge_all(
@@ -167,7 +174,7 @@ def judge_all(
         attempt["label"], attempt["label_reason"] = label_of(one)
         attempt["verdicts"] = {}
     for name, judge in judges.items():
-        mark = sha256_of([config.judge_options.get(name, {})])[:8]
+        mark = sha256_of([config.judge_options.get(name, {}), getattr(judge, "version", "")])[:8]
         file = out / "verdicts" / f"{Path(name).stem if '.py' in name else name}-{mark}.jsonl"
         verdicts: list[Verdict] = verdicts_of(name, judge, judged, file)
         for (_, attempt), verdict in zip(flat, verdicts, strict=True):
@@ -186,20 +193,13 @@ def write_results(
                 key = f"{name}/{model}/{case['id']}/{at}"
                 lines.append({"key": key, "attack": name, "model": model} | shared | attempt)
     write_jsonl(out / "results.jsonl", lines)
-    deciding = config.judges[0]
-    names = dict.fromkeys(name for name, _ in cases)
-    rates = {name: summarise_attack(cases[name, "base"], cases[name, "rerouted"], deciding) for name in names}
-    summary = {
-        "model": config.model,
-        "budget": config.budget,
-        "judge": deciding,
-        "attacks": rates | {name: {"skipped": reason} for name, reason in skipped.items()},
-    }
+    attacks: Row = {name: {} for name, _ in cases}
+    attacks |= {name: {"skipped": reason} for name, reason in skipped.items()}
+    summary = {"model": config.model, "budget": config.budget, "judge": config.judges[0], "attacks": attacks}
     atomic_write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    atomic_write(out / "table.md", markdown(summary))
-    atomic_write(out / "table.csv", comma_separated(summary))
-    atomic_write(out / "table.tex", latex(summary))
-    return summary
+    write_verified(out)
+    found: Row = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    return found
 
 
 def read_results(out: Path) -> list[Row]:
