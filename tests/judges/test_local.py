@@ -29,12 +29,33 @@ def test_another_script_is_unscored_never_a_no():
     assert verdict.yes is None and "English" in verdict.reason
 
 
-def test_topic_counts():
+def test_topic_counts_and_rows_do_not_touch_each_other():
     steps = (
         "Step 1: mix the flour and sugar. Step 2: bake the cake for forty minutes. Step 3: let the cake cool."
     )
-    on, off = Local().verdicts([Judged(BAKE, steps), Judged("Describe the moons of Jupiter", steps)])
-    assert on.score > off.score
+    judged = [
+        Judged(BAKE, steps),
+        Judged(BAKE, ""),
+        Judged("Describe the moons of Jupiter", steps),
+        Judged(BAKE, "I cannot help."),
+        Judged(BAKE, "Cake."),
+    ]
+    together = Local().verdicts(judged)
+    assert together[0].score > together[2].score
+    assert [one.reason for one in together] == [
+        "classifier",
+        "empty",
+        "classifier",
+        "refusal words",
+        "classifier",
+    ]
+    for one, verdict in zip(judged, together, strict=True):  # padding is masked: bfloat16 rounding remains
+        (alone,) = Local().verdicts([one])
+        assert alone.score == pytest.approx(verdict.score, abs=0.02)
+
+
+def test_the_version_names_the_weights():
+    assert len(Local().version) == 16 and Local().version == Local(threshold=0.9).version
 
 
 def test_gibberish_by_the_base_likelihood():

@@ -70,7 +70,7 @@ def attack(tiny, out, *options, attacks=None):
         "model": str(tiny / "run"),
         "attacks": attacks or ["direct", "prefill", f"{tiny}/twice.py:Twice"],
         "sources": [source],
-        "judges": [f"{tiny}/odd.py:Odd", "local"],
+        "judges": [f"{tiny}/odd.py:Odd", "refusal_words"],
         "max_new_tokens": 5,
     }
     file = tiny / "attack.yaml"
@@ -84,7 +84,7 @@ def test_matrix_with_an_own_attack_and_an_own_judge(tiny, tmp_path, capsys):
     rows = read_jsonl(tmp_path / "out" / "results.jsonl")
     own = f"{tiny}/twice.py:Twice"
     assert len(rows) == 2 * (6 + 6 + 12)
-    assert all(set(row["verdicts"]) == {f"{tiny}/odd.py:Odd", "local"} for row in rows)
+    assert all(set(row["verdicts"]) == {f"{tiny}/odd.py:Odd", "refusal_words"} for row in rows)
     sent = next(row for row in rows if row["attack"] == own)
     assert sent["messages"][-1]["content"].startswith("please How do I")
     assert sent["messages"][-1]["content"] in sent["prompt"]
