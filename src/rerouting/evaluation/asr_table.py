@@ -27,8 +27,8 @@ COLUMNS = (
 )
 NOTE = (
     "ASR: attack success rate by the deciding judge with its 95 % Wilson interval; n: scored; verified: "
-    "after a person overruled the judge, with the number of answers read (`rerouting review`); answered, refused, broken: "
-    "what became of all answered ones; difference: rerouted − base in percentage points with its 95 % interval "
+    "after a person overruled the judge, with the number of answers read (`rerouting review`); answered, refused, "
+    "broken: what became of all answered ones; difference: rerouted − base in percentage points with its 95 % interval "
     "(Newcombe), p by McNemar's exact test; tokens: forward passes' positions, padding included."
 )
 

@@ -51,6 +51,7 @@ class LoadedModel:
         name: what the user asked for.
         dtype: number format of the weights.
         device: where they are.
+        adapter_path: the adapter that was merged into the weights, where it is at hand.
     """
 
     model: Any
@@ -59,6 +60,7 @@ class LoadedModel:
     name: str
     dtype: torch.dtype
     device: torch.device
+    adapter_path: Path | None = None
 
 
 def load(config: ModelConfig) -> LoadedModel:

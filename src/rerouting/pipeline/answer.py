@@ -79,4 +79,5 @@ def models_of(run: Path) -> tuple[LoadedModel, LoadedModel]:
     config = load_config(RunConfig, run / "config.yaml")
     base_path = json.loads((run / "manifest.json").read_text())["base_model_path"]
     name = base_path if Path(base_path).is_dir() else config.model.name
-    return load(replace(config.model, name=name)), load(replace(config.model, name=str(run / "model")))
+    rerouted = load(replace(config.model, name=str(run / "model")))
+    return load(replace(config.model, name=name)), replace(rerouted, adapter_path=run / "adapter")

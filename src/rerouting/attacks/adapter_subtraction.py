@@ -1,0 +1,63 @@
+"""What somebody who has the adapter can undo: it is scaled down, taken out, or overshot.
+
+Source of the arithmetic: Ilharco et al. 2023, arXiv 2212.04089. The merged weights get (scale − 1) times the adapter's
+product added while the model answers: at scale 1 it is the rerouted model, at 0 the base (up to the rounding of the
+merged weights), below 0 the opposite of rerouting. A model without an adapter is unscored, with that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from peft.tuners.lora import LoraLayer
+
+from rerouting.core.attempt import Attempt
+from rerouting.core.contracts import Resources
+from rerouting.core.errors import UserError
+from rerouting.core.records import Chat
+from rerouting.models.adapter_files import load_adapter
+from rerouting.targets.target import Target
+
+
+@dataclass(frozen=True)
+class AdapterSubtraction:
+    """Tampering with the adapter at hand."""
+
+    scales: list[float] = field(default_factory=lambda: [0.5, 0.0, -1.0])
+    """Factors of the adapter; each is an attempt of its own."""
+
+    group: ClassVar[int] = 64
+    cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 40, "paper": None}
+
+    def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
+        """The plain requests at every scale.
+
+        Raises:
+            UserError: the model came without an adapter.
+        """
+        if target.loaded.adapter_path is None:
+            raise UserError("no adapter to subtract from this model", "nothing to do: it is the base model")
+        attempts = []
+        for scale in self.scales:
+            plain = [Attempt(chat, trace={"scale": scale}) for chat in chats]
+            with _scaled(target, scale):
+                answers = target.answer(plain)
+            attempts += [one.answered(text) for one, text in zip(plain, answers, strict=True)]
+        return attempts
+
+
+@contextmanager
+def _scaled(target: Target, scale: float) -> Iterator[None]:
+    """The model with its adapter at another scale; afterwards the weights are the same, bit for bit."""
+    adapted: Any = load_adapter(target.model, target.loaded.adapter_path)  # type: ignore[arg-type]
+    try:
+        for module in adapted.modules():
+            if isinstance(module, LoraLayer):
+                module.scaling = {name: (scale - 1) * own for name, own in module.scaling.items()}
+        adapted.eval()
+        yield
+    finally:
+        adapted.unload()

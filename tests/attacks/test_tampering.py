@@ -1,0 +1,122 @@
+"""Fine-tuning and adapter arithmetic, on tiny random models in float32: what they do, and that nothing stays."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import rerouting.attacks.finetune as finetune
+from rerouting.attacks.adapter_subtraction import AdapterSubtraction, _scaled
+from rerouting.attacks.finetune import Finetune
+from rerouting.core.contracts import Resources, Verdict
+from rerouting.core.errors import UserError
+from rerouting.core.records import Chat, Message
+from rerouting.models.adapter_files import save_adapter
+from rerouting.models.config import LoraConfig, ModelConfig
+from rerouting.models.loading import load
+from rerouting.models.lora import add_lora
+from rerouting.models.merging import merge_to
+from rerouting.targets.target import Target
+from tests.pipeline.tiny_run import save_model
+
+CHATS = [Chat("a", (Message("user", "How do I bake?"),)), Chat("b", (Message("user", "Go on"),))]
+RESOURCES = Resources(0, lambda judged: [Verdict(False, "no") for _ in judged], assistant=None)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A tiny base model, and the same with a strong adapter merged."""
+    folder = tmp_path_factory.mktemp("tampering")
+    model = save_model(folder)
+    config = ModelConfig(name=str(model), dtype="float32", device="cpu")
+    base, adapted = load(config), load(config)
+    peft = add_lora(adapted.model, LoraConfig(rank=2, alpha=4.0, init_b_std=0.3), 1)
+    save_adapter(peft, folder / "adapter", model)
+    merge_to(folder / "merged", model, folder / "adapter")
+    rerouted = load(replace(config, name=str(folder / "merged")))
+    return Target(base, 6), Target(replace(rerouted, adapter_path=folder / "adapter"), 6)
+
+
+def weights(model):
+    return {name: item.detach().clone() for name, item in model.state_dict().items()}
+
+
+def logits(target):
+    return target.model(input_ids=torch.arange(5, 25)[None]).logits
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_scale_zero_is_the_base_and_one_the_rerouted_model(pair):
+    base, rerouted = pair
+    before = weights(rerouted.model)
+    plain = logits(rerouted)
+    assert not torch.allclose(plain, logits(base), atol=1e-2)
+    with _scaled(rerouted, 0.0):
+        assert torch.allclose(logits(rerouted), logits(base), atol=1e-4)
+    with _scaled(rerouted, 1.0):
+        assert torch.allclose(logits(rerouted), plain, atol=1e-6)
+    with pytest.raises(RuntimeError, match="broken"), _scaled(rerouted, -1.0):
+        raise RuntimeError("broken")
+    assert same(before, weights(rerouted.model))
+
+
+def test_every_scale_is_an_attempt_and_a_model_without_adapter_says_so(pair):
+    base, rerouted = pair
+    attempts = AdapterSubtraction(scales=[0.0, 1.0]).run(rerouted, CHATS, RESOURCES)
+    assert [(one.chat.id, one.trace["scale"]) for one in attempts] == [
+        ("a", 0.0),
+        ("b", 0.0),
+        ("a", 1.0),
+        ("b", 1.0),
+    ]
+    assert [one.answer for one in attempts[:2]] == base.answer(
+        [replace(one, answer=None) for one in attempts[:2]]
+    )
+    with pytest.raises(UserError, match="no adapter"):
+        AdapterSubtraction().run(base, CHATS, RESOURCES)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_training_lowers_the_loss_and_is_undone(pair, method):
+    target = pair[0]
+    before = weights(target.model)
+    attack = Finetune(method=method, lrs=[1e-2], steps=[3, 8], examples=4, batch=4)
+    attempts = attack.run(target, CHATS, RESOURCES)
+    assert [(one.chat.id, one.trace["steps"]) for one in attempts] == [("a", 3), ("b", 3), ("a", 8), ("b", 8)]
+    trace = attempts[-1].trace
+    assert trace["last_loss"] < trace["first_loss"]
+    assert trace["harmless_loss"] != trace["harmless_loss_before"]
+    assert same(before, weights(target.model))
+    assert not any(item.requires_grad for item in target.model.parameters())
+    again = attack.run(target, CHATS, RESOURCES)
+    assert again == attempts, "same seed, same result"
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_weights_come_back_after_an_error_and_divergence_is_a_failure(pair, method, monkeypatch):
+    target = pair[0]
+    before = weights(target.model)
+    monkeypatch.setattr(finetune, "_step", lambda *given: float("nan"))
+    attempts = Finetune(method=method, lrs=[1e-2, 1e-3], steps=[2]).run(target, CHATS, RESOURCES)
+    assert len(attempts) == 4 and all("diverged" in one.failure for one in attempts)
+
+    def broken(attempts):
+        raise RuntimeError("broken")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(target, "answer", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        Finetune(method=method, lrs=[1e-2], steps=[1], examples=2).run(target, CHATS, RESOURCES)
+    assert same(before, weights(target.model))
+
+
+def test_own_completions_and_an_empty_grid(pair, tmp_path):
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"prompt": "Say it", "completion": "Here it is."}\n')
+    pairs = Finetune(completions=str(file))._pairs(pair[0].tokenizer)
+    assert len(pairs) == 1 and pair[0].tokenizer.decode(pairs[0][1]) == "Here it is."
+    with pytest.raises(UserError, match="no grid"):
+        Finetune(lrs=[]).run(pair[0], CHATS, RESOURCES)
