@@ -3,19 +3,22 @@
 Whatever goes wrong with one conversation (time-out, refused connection, HTTP error, no JSON, no choices, empty text,
 content filter) is that reply's failure and stops nothing. Only a missing key or a malformed address stops at once.
 
-The key is read from an environment variable when a request is made and stands in no field, file or message; texts
-that come back are searched for it. It is sent to `url` alone: redirects are not followed, ~/.netrc is not read.
+The key is read from an environment variable when a request is made and stands in no field, file or message; what
+comes back is searched for it (replies only for keys of 8 characters or more: "none" and "EMPTY" are words, not
+secrets). It is sent to `url` alone: redirects are not followed, ~/.netrc is not read.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
@@ -25,6 +28,8 @@ from rerouting.core.records import Message
 
 _CONTINUES = {"continue_final_message": True, "add_generation_prompt": False}
 _LONGEST_WAIT = 60.0
+_SECRET = 8
+_ABOUT_PREFILL = (*_CONTINUES, "prefill", "assistant message", "last message", "last role")
 _refuses_prefill: set[tuple[str, str]] = set()
 
 
@@ -50,23 +55,17 @@ class Endpoint:
     """Fields put into each request's JSON; null takes one out: {seed: null} for a server that refuses seeds."""
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.url)
+        _check_address(self.url)
+        if self.retries < 0 or self.concurrency < 1 or self.timeout_s <= 0 or self.backoff_s < 0:
+            raise UserError(
+                f"retries {self.retries}, concurrency {self.concurrency}, timeout_s {self.timeout_s}, "
+                f"backoff_s {self.backoff_s}",
+                "they must be at least 0, at least 1, above 0, and at least 0",
+            )
         try:
-            known = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
-        except ValueError:
-            known = False
-        if not known:
-            raise UserError(f"malformed endpoint address {self.url!r}", "write https://host[:port]/v1")
-        if address.username or address.password or address.query:
-            raise UserError(
-                f"the address of {address.hostname} holds a user, a password or a query",
-                "put the key into an environment variable and name it in api_key_env",
-            )
-        if self.retries < 0 or self.concurrency < 1 or self.timeout_s <= 0:
-            raise UserError(
-                f"retries {self.retries}, concurrency {self.concurrency}, timeout_s {self.timeout_s}",
-                "they must be at least 0, at least 1, and above 0",
-            )
+            json.dumps(self.body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"body cannot be sent as JSON: {error}", "quote dates and the like") from error
         self._key()
 
     def reply(
@@ -98,6 +97,11 @@ class Endpoint:
     def _key(self) -> str:
         if not self.api_key_env:
             return ""
+        if not re.fullmatch(r"\w+", self.api_key_env):  # perhaps the key itself, so it is not shown
+            raise UserError(
+                "api_key_env is no name of an environment variable",
+                "put the key into one, and give that one's name: OPENAI_API_KEY",
+            )
         key = os.environ.get(self.api_key_env, "").strip()
         if not key:
             raise UserError(
@@ -153,6 +157,8 @@ class Endpoint:
                 failure = f"time-out after {self.timeout_s:g} s"
             except requests.ConnectionError as error:
                 failure = f"no connection: {_scrubbed(str(error), key)[:200]}"
+            except requests.exceptions.ChunkedEncodingError:
+                failure = "the connection broke in the middle of the response"
             except (requests.RequestException, ValueError, OSError) as error:
                 return Reply(None, f"the request failed: {_scrubbed(str(error), key)[:200]}")
             else:
@@ -183,7 +189,7 @@ def _read(response: requests.Response, key: str) -> Reply:
         return Reply(None, _http_failure(response, key))
     try:
         data = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return Reply(None, f"not JSON: {_scrubbed(response.text, key)[:120]!r}")
     return _of_choice(data, key)
 
@@ -201,7 +207,7 @@ def _of_choice(data: Any, key: str) -> Reply:
     text = _text(message.get("content")) if isinstance(message, dict) else ""
     if not text.strip():
         return Reply(None, f"empty text (finish_reason {_scrubbed(str(ended), key)[:40]})")
-    return Reply(_scrubbed(text, key))
+    return Reply(_scrubbed(text, key) if len(key) >= _SECRET else text)
 
 
 def _text(content: Any) -> str:
@@ -228,9 +234,30 @@ def _asked_to_wait(response: requests.Response) -> float:
 
 def _is_about_prefill(failure: str) -> bool:
     client_error = failure.startswith(("HTTP 400", "HTTP 422"))
-    return client_error and any(name in failure for name in (*_CONTINUES, "prefill", "assistant message"))
+    return client_error and any(words in failure.lower() for words in _ABOUT_PREFILL)
 
 
 def _scrubbed(text: str, key: str) -> str:
-    """The text without the key."""
-    return text.replace(key, "***") if key else text
+    """The text without the key, as it is or escaped for JSON or an address."""
+    if key:
+        escaped = json.dumps(key)[1:-1]
+        for form in (key, escaped, escaped.replace("/", "\\/"), quote(key, safe="")):
+            text = text.replace(form, "***")
+    return text
+
+
+def _check_address(url: str) -> None:
+    """Raise for an address that cannot be one, or that holds more than one; a secret in it is not shown."""
+    secret = any(sign in url for sign in "@?#")
+    try:
+        address = urlsplit(url)
+        known = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        known = False
+    if secret:
+        raise UserError(
+            "the endpoint's address holds a user, a password, a query or a fragment",
+            "put the key into an environment variable and name it in api_key_env",
+        )
+    if not known:
+        raise UserError(f"malformed endpoint address {url!r}", "write https://host[:port]/v1")
