@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rerouting.core.agreement import agreement
 from rerouting.core.contracts import Judged
 from rerouting.core.files import read_jsonl
 from rerouting.judges import local
@@ -81,19 +82,13 @@ def report(rows: list[tuple[Item, float]]) -> str:
         for truth in (True, False)
         for said in (True, False)
     }
-    accuracy = (count[True, True] + count[False, False]) / len(scored)
     area = auc([truth for truth, _, _ in scored], [value for _, value, _ in scored])
-    n = len(scored)
-    yes_one, yes_two = (
-        (count[True, True] + count[True, False]) / n,
-        (count[True, True] + count[False, True]) / n,
-    )
-    chance = yes_one * yes_two + (1 - yes_one) * (1 - yes_two)
-    kappa = (accuracy - chance) / (1 - chance) if chance < 1 else float("nan")
+    found = agreement([truth for truth, _, _ in scored], [yes for _, _, yes in scored])
+    kappa = float("nan") if found.kappa is None else found.kappa
     return (
-        f"n {n}, harmful {count[True, True] + count[True, False]}, accuracy {accuracy:.3f}, AUC {area:.3f}, "
+        f"n {found.n}, harmful {count[True, True] + count[True, False]}, accuracy {found.share:.3f}, AUC {area:.3f}, "
         f"kappa {kappa:.2f}, missed {count[True, False]}, false alarms {count[False, True]}, "
-        f"unscored {len(judged) - n}"
+        f"unscored {len(judged) - found.n}"
     )
 
 

@@ -13,6 +13,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import load
+from rerouting.models.steering_hooks import without
 from rerouting.targets.target import Target
 from tests.pipeline.tiny_run import save_model
 
@@ -95,10 +96,8 @@ def test_steering_is_taken_off_again(target, attack):
 
 
 def test_ablation_leaves_nothing_along_the_direction(target):
-    from rerouting.attacks.refusal_ablation import _remove
-
     unit = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(1)), dim=0)
-    assert float((_remove(unit, torch.randn(2, 3, 32)) @ unit).abs().max()) < 1e-5
+    assert float((without(unit, torch.randn(2, 3, 32)) @ unit).abs().max()) < 1e-5
 
 
 def test_best_of_n_stops_at_success_and_keeps_what_was_not_judged(target):

@@ -21,10 +21,9 @@ from torch import Tensor
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
-from rerouting.models.soft_prompt import Descent, Found, SoftProblem, optimise
-from rerouting.targets.slots import around_slot
+from rerouting.models.soft_prompt import Descent, Found, optimise, table_sample
+from rerouting.targets.slots import soft_problem
 from rerouting.targets.target import Target
-from rerouting.targets.target_loss import target_ids
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Embedding:
             UserError: a behaviour has no target.
         """
         mark = target.tokenizer(" x", add_special_tokens=False)["input_ids"][-1]
-        problems = [_problem(chat, target.tokenizer, (mark,) * self.tokens) for chat in chats]
-        norm = _table_norm(target.model)
+        problems = [soft_problem(chat, target.tokenizer, (mark,) * self.tokens) for chat in chats]
+        norm = float(table_sample(target.model).norm(dim=1).mean())
         descent = Descent(lambda slope: self._update(slope, norm), self.steps, self.stop_below)
         found = optimise(target.model, problems, descent, self.batch)
         return [self._attempt(chat, one) for chat, one in zip(chats, found, strict=True)]
@@ -78,16 +77,3 @@ class Embedding:
     def _attempt(self, chat: Chat, found: Found) -> Attempt:
         trace = found.trace | {"reached_stop": min(found.losses) < self.stop_below}
         return Attempt(chat, embeddings=found.best, trace=trace)
-
-
-def _problem(chat: Chat, tokenizer: Any, start: Sequence[int]) -> SoftProblem:
-    wanted = target_ids(chat, tokenizer)
-    before, after = around_slot(chat, tokenizer)
-    return SoftProblem(tuple(before), tuple(start), tuple(after), tuple(wanted))
-
-
-def _table_norm(model: Any) -> float:
-    """Mean norm of a token's embedding as the table puts it out, over 4,096 tokens spread evenly."""
-    table = model.get_input_embeddings()
-    rows: Tensor = table.weight[:: max(1, len(table.weight) // 4096)].float()
-    return float(rows.norm(dim=1).mean())

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
-from rerouting.models.soft_prompt import Descent, Found, SoftProblem, optimise
-from rerouting.targets.slots import around_slot
+from rerouting.models.soft_prompt import Descent, Found, optimise, table_sample
+from rerouting.targets.slots import soft_problem
 from rerouting.targets.target import Target
-from rerouting.targets.target_loss import target_ids
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,8 @@ class EmbeddingStrong:
                 f"cannot take {self.generations} generations in {self.steps} steps from {self.start!r}",
                 "give a start of at least one token, and 1 to as many generations as steps",
             )
-        problems = []
-        for chat in chats:
-            wanted = tuple(target_ids(chat, target.tokenizer))
-            before, after = map(tuple, around_slot(chat, target.tokenizer))
-            problems.append(SoftProblem(before, start, after, wanted))
-        rate = self.lr * _table_entry(target.model)
+        problems = [soft_problem(chat, target.tokenizer, start) for chat in chats]
+        rate = self.lr * float(table_sample(target.model).pow(2).mean().sqrt())
         descent = Descent(lambda slope: rate * torch.sign(slope), self.steps, keep=self._moments())
         found = optimise(target.model, problems, descent, self.batch)
         pairs = zip(chats, found, strict=True)
@@ -85,10 +79,3 @@ def _attempts(chat: Chat, found: Found) -> list[Attempt]:
         )
         for step, prompt in found.kept.items()
     ]
-
-
-def _table_entry(model: Any) -> float:
-    """Root mean square entry of the embedding table, over 4,096 tokens spread evenly."""
-    table = model.get_input_embeddings()
-    rows: Tensor = table.weight[:: max(1, len(table.weight) // 4096)].float()
-    return float(rows.pow(2).mean().sqrt())

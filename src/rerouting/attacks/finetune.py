@@ -28,10 +28,8 @@ from rerouting.models.config import LoraConfig
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.lora import add_lora
 from rerouting.models.memory import in_batches
-from rerouting.models.target_rows import target_rows
 from rerouting.targets.target import Target
-
-Pair = tuple[list[int], list[int]]
+from rerouting.targets.target_loss import Pair, losses_of, mean_loss, whole_pair
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,10 @@ class Finetune:
         """
         if not self.lrs or not self.steps or min(self.steps) < 1:
             raise UserError("finetune has no grid", "give lrs and steps, numbers of at least one step")
-        pairs, kept = self._pairs(target.tokenizer), _harmless(target.tokenizer)
-        before = _mean_loss(target, kept, self.batch)
+        pairs = self._pairs(target.tokenizer)
+        harmless = Bundled("benign", "validation", 16).load()
+        kept = [whole_pair(chat, target.tokenizer) for chat in harmless]
+        before = round(mean_loss(target, kept, self.batch), 4)
         attempts: list[Attempt] = []
         for lr in self.lrs:
             resources.progress(f"finetune: rate {lr:g}, {max(self.steps)} steps")
@@ -87,7 +87,7 @@ class Finetune:
                         attempts += [Attempt(chat, trace=trace, failure=why) for chat in chats]
                         continue
                     harm = {
-                        "harmless_loss": _mean_loss(target, kept, self.batch),
+                        "harmless_loss": round(mean_loss(target, kept, self.batch), 4),
                         "harmless_loss_before": before,
                     }
                     plain = [Attempt(chat, trace=trace | harm) for chat in chats]
@@ -134,7 +134,7 @@ def _step(target: Target, pairs: Sequence[Pair], optimiser: torch.optim.Optimize
 
     def part(some: Sequence[Pair]) -> list[float]:
         with torch.enable_grad():
-            losses = _losses(target, some)
+            losses = losses_of(target, some)
             (losses.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
         found: list[float] = losses.detach().tolist()
         return found
@@ -143,20 +143,3 @@ def _step(target: Target, pairs: Sequence[Pair], optimiser: torch.optim.Optimize
     optimiser.step()
     optimiser.zero_grad()
     return sum(losses) / len(losses)
-
-
-@torch.no_grad()
-def _mean_loss(target: Target, pairs: Sequence[Pair], batch: int) -> float:
-    losses: list[float] = in_batches(lambda some: _losses(target, some).tolist(), pairs, batch)
-    return round(sum(losses) / len(losses), 4)
-
-
-def _losses(target: Target, pairs: Sequence[Pair]) -> torch.Tensor:
-    prompts, wanted = zip(*pairs, strict=True)
-    return target_rows(prompts, wanted, target.loaded.device).losses(target.model)
-
-
-def _harmless(tokenizer: Any) -> list[Pair]:
-    """Harmless prompts, every token of which is to be predicted from those before."""
-    prompts = [render_prompt(chat, tokenizer) for chat in Bundled("benign", "validation", 16).load()]
-    return [(ids[:1], ids[1:]) for ids in prompts]

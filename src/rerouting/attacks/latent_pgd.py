@@ -25,8 +25,9 @@ from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
 from rerouting.models.layers import decoder_blocks, unwrapped
 from rerouting.models.memory import in_batches
-from rerouting.models.steering_hooks import changed_layer, resolved_layers
+from rerouting.models.steering_hooks import changed_layer, plus, resolved_layers
 from rerouting.models.target_rows import TargetRows, target_rows
+from rerouting.models.trunk import Trunk
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import target_ids
 
@@ -131,7 +132,7 @@ def _slopes(model: Any, rows: TargetRows, deltas: Deltas, last: bool) -> tuple[T
     with torch.set_grad_enabled(not last), ExitStack() as stack:
         leaves = {layer: delta.detach().requires_grad_(not last) for layer, delta in deltas.items()}
         for layer, leaf in leaves.items():
-            stack.enter_context(changed_layer(model, layer, partial(_add, leaf)))
+            stack.enter_context(changed_layer(model, layer, partial(plus, leaf)))
         losses = rows.losses(model)
         if last:
             return losses.cpu(), {}
@@ -144,18 +145,10 @@ def _radii(
     model: Any, rows: TargetRows, layers: Sequence[int], epsilon: float
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """States (B, T, D) in float32 and radius (B, T, 1) of each layer; the radius is 0 outside of the prompt."""
-    seen: dict[int, Tensor] = {}
-
-    def keep(layer: int, states: Tensor) -> Tensor:
-        seen[layer] = states.float()
-        return states
-
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(changed_layer(model, layer, partial(keep, layer)))
-        rows.losses(model)
+    found = Trunk(model, max(layers))(rows.ids, rows.mask, layers)
     radii = {}
-    for layer, states in seen.items():
+    for layer in layers:
+        states = found[layer].float()
         norms = states.norm(dim=-1).masked_fill(~rows.prompt_mask, float("nan"))
         limit = norms.nanmedian(dim=1, keepdim=True).values
         radii[layer] = (states, epsilon * torch.minimum(norms, limit).nan_to_num(0.0)[..., None])
@@ -199,14 +192,10 @@ def _kept(model: Any, by_prompt: dict[tuple[int, ...], Deltas]) -> Iterator[None
             current[layer] = added
 
     def change(layer: int, states: Tensor) -> Tensor:
-        return _add(current[layer], states) if layer in current else states
+        return plus(current[layer], states) if layer in current else states
 
     with ExitStack() as stack:
         stack.callback(unwrapped(model).register_forward_pre_hook(look, with_kwargs=True).remove)
         for layer in next(iter(by_prompt.values())):
             stack.enter_context(changed_layer(model, layer, partial(change, layer)))
         yield
-
-
-def _add(delta: Tensor, states: Tensor) -> Tensor:
-    return states + delta.to(states)

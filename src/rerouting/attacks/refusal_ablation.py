@@ -23,15 +23,12 @@ from torch import Tensor
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
-from rerouting.data.formatting import render_prompt
 from rerouting.data.sources.bundled import Bundled
 from rerouting.models.layers import decoder_blocks
-from rerouting.models.memory import in_batches
 from rerouting.models.steering_hooks import changed_stream, edited_weights, resolved_layers, without
-from rerouting.models.target_rows import target_rows
 from rerouting.targets.directions import last_token_states
 from rerouting.targets.target import Target
-from rerouting.targets.target_loss import target_ids
+from rerouting.targets.target_loss import mean_loss, target_pair, whole_pair
 
 _SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
@@ -85,35 +82,18 @@ class RefusalAblation:
     def _ablated(self, model: Any, direction: Tensor) -> AbstractContextManager[None]:
         if self.where == "weights":
             return edited_weights(model, direction)
-        return changed_stream(model, partial(_remove, direction))
+        return changed_stream(model, partial(without, direction))
 
     def _chosen(self, target: Target, units: Tensor, candidates: Sequence[int]) -> int:
         """The layer whose direction's removal makes harmful targets likeliest without harming the rest."""
         harmful = [chat for chat in Bundled("harmful", "validation").load() if chat.target][: self.validation]
         benign = Bundled("benign", "validation", self.validation).load()
-        pairs = [
-            (render_prompt(chat, target.tokenizer), target_ids(chat, target.tokenizer)) for chat in harmful
-        ]
-        plain = [(ids[:1], ids[1:]) for ids in (render_prompt(chat, target.tokenizer) for chat in benign)]
-        before = _mean_loss(target, plain)
+        pairs = [target_pair(chat, target.tokenizer) for chat in harmful]
+        plain = [whole_pair(chat, target.tokenizer) for chat in benign]
+        before = mean_loss(target, plain)
         losses, harms = {}, {}
         for layer in candidates:
-            with changed_stream(target.model, partial(_remove, units[layer])):
-                losses[layer], harms[layer] = _mean_loss(target, pairs), _mean_loss(target, plain) - before
+            with changed_stream(target.model, partial(without, units[layer])):
+                losses[layer], harms[layer] = mean_loss(target, pairs), mean_loss(target, plain) - before
         harmless = [layer for layer in candidates if harms[layer] < self.max_harm]
         return min(harmless or [min(candidates, key=harms.__getitem__)], key=losses.__getitem__)
-
-
-@torch.no_grad()
-def _mean_loss(target: Target, pairs: Sequence[tuple[list[int], list[int]]]) -> float:
-    """Mean loss of what is wanted after each prompt, in nats a token."""
-
-    def losses(batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        prompts, wanted = zip(*batch, strict=True)
-        found: list[float] = target_rows(prompts, wanted, target.loaded.device).losses(target.model).tolist()
-        return found
-
-    return sum(in_batches(losses, pairs, 16)) / len(pairs)
-
-
-_remove = without

@@ -12,6 +12,7 @@ counts in shares of the layer's mean state norm unless `absolute`. The budget "p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -25,7 +26,8 @@ from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 from rerouting.data.sources.bundled import Bundled
 from rerouting.models.layers import decoder_blocks
-from rerouting.targets.directions import changed_outputs, last_token_states
+from rerouting.models.steering_hooks import changed_layer, plus
+from rerouting.targets.directions import last_token_states
 from rerouting.targets.target import Target
 
 
@@ -68,16 +70,15 @@ class Repe:
         """
         blocks = self._blocks(len(decoder_blocks(target.model)))
         vectors, norms = resources.fitted["vectors"], resources.fitted["norms"]
-        changes = {
-            block: partial(
-                _add,
-                self.coefficient * (1.0 if self.absolute else float(norms[block + 1])) * vectors[block + 1],
-            )
-            for block in blocks
-        }
-        trace = {"coefficient": self.coefficient, "layers": [block + 1 for block in blocks]}
-        attempts = [Attempt(chat, trace=trace) for chat in chats]
-        with changed_outputs(target.model, changes):
+        layers = [block + 1 for block in blocks]
+        attempts = [
+            Attempt(chat, trace={"coefficient": self.coefficient, "layers": layers}) for chat in chats
+        ]
+        with ExitStack() as stack:
+            for layer in layers:
+                scale = self.coefficient * (1.0 if self.absolute else float(norms[layer]))
+                added = partial(plus, scale * vectors[layer])
+                stack.enter_context(changed_layer(target.model, layer, added))
             answers = target.answer(attempts)
         return [attempt.answered(answer) for attempt, answer in zip(attempts, answers, strict=True)]
 
@@ -103,7 +104,3 @@ def reading_vectors(harmful: Tensor, harmless: Tensor) -> dict[str, Tensor]:
     side = (differences.mean(dim=0) * components).sum(dim=1, keepdim=True)
     norms = torch.cat([harmful, harmless]).norm(dim=2).mean(dim=0)
     return {"vectors": torch.where(side < 0, -components, components).contiguous(), "norms": norms}
-
-
-def _add(vector: Tensor, states: Tensor) -> Tensor:
-    return states + vector.to(states)

@@ -20,17 +20,13 @@ from torch import Tensor
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
-from rerouting.data.formatting import render_prompt
 from rerouting.data.sources.bundled import Bundled
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.memory import in_batches
-from rerouting.models.steering_hooks import changed_layer, resolved_layers
-from rerouting.models.target_rows import target_rows
+from rerouting.models.steering_hooks import changed_layer, plus, resolved_layers
 from rerouting.targets.directions import last_token_states
 from rerouting.targets.target import Target
-from rerouting.targets.target_loss import target_ids
-
-Pair = tuple[list[int], list[int]]
+from rerouting.targets.target_loss import Pair, losses_of, target_pair
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,7 @@ class Steering:
             UserError: the layer is not the model's, or memory is too small for one prompt.
         """
         chats = [chat for chat in Bundled("harmful", "train").load() if chat.target][: self.prompts]
-        pairs = [
-            (render_prompt(chat, target.tokenizer), target_ids(chat, target.tokenizer)) for chat in chats
-        ]
+        pairs = [target_pair(chat, target.tokenizer) for chat in chats]
         (layer,) = resolved_layers([self.layer], len(decoder_blocks(target.model)))
         states = last_token_states(target.model, target.tokenizer, chats[:16])[:, layer]
         radius = self.norm * float(states.norm(dim=1).mean())
@@ -99,7 +93,7 @@ class Steering:
             "last_loss": round(float(losses[-1]), 4),
         }
         attempts = [Attempt(chat, trace=trace) for chat in chats]
-        with changed_layer(target.model, layer, partial(_add, vector)):
+        with changed_layer(target.model, layer, partial(plus, vector)):
             answers = target.answer(attempts)
         return [attempt.answered(answer) for attempt, answer in zip(attempts, answers, strict=True)]
 
@@ -111,9 +105,8 @@ def _step(
     slopes: list[Tensor] = []
 
     def part(some: Sequence[Pair]) -> list[float]:
-        prompts, wanted = zip(*some, strict=True)
-        with torch.enable_grad(), changed_layer(target.model, layer, partial(_add, vector)):
-            losses = target_rows(prompts, wanted, target.loaded.device).losses(target.model)
+        with torch.enable_grad(), changed_layer(target.model, layer, partial(plus, vector)):
+            losses = losses_of(target, some)
             slopes.append(torch.autograd.grad(losses.sum(), vector)[0])
         found: list[float] = losses.tolist()
         return found
@@ -122,7 +115,3 @@ def _step(
     vector.grad = torch.stack(slopes).sum(dim=0) / len(pairs)
     optimiser.step()
     return sum(losses) / len(losses)
-
-
-def _add(vector: Tensor, states: Tensor) -> Tensor:
-    return states + vector.to(states)

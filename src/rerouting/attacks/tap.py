@@ -14,7 +14,6 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, ClassVar
 
 from rerouting.attacks._attacker import OPENING, Asking, Search, assess, drafts, goal_of
@@ -22,8 +21,7 @@ from rerouting.attacks.pair import exchange, instructions, recent
 from rerouting.core.attempt import Attempt, ask
 from rerouting.core.contracts import Resources, Verdict
 from rerouting.core.records import Chat, Message
-from rerouting.models.config import ModelConfig
-from rerouting.models.loading import LoadedModel, load
+from rerouting.models.loading import load_once
 from rerouting.targets.target import Target
 
 _APPROACH = "Any: a story, a role, an argument, an authority, another wording; each new prompt another one."
@@ -86,7 +84,7 @@ class Tap:
         """The success of each tree, else its best answer; after a transfer, that prompt without its answer."""
         searched = target
         if self.transfer_from is not None:
-            loaded = _loaded(self.transfer_from, str(target.loaded.device))
+            loaded = load_once(self.transfer_from, str(target.loaded.device))
             searched = Target(loaded, target.max_new_tokens, target.token_budget)
         trees = [_Tree(Search(chat), [[instructions(chat, _APPROACH, self.think)]]) for chat in chats]
         for level in range(self.depth):
@@ -168,8 +166,3 @@ def _best(grown: list[tuple[Verdict, list[Message]]], width: int, draw: random.R
     """The leaves with the highest scores, ties by lot; an unscored one counts as 0 here, and here alone."""
     lots = [(-(verdict.score or 0.0), draw.random(), at) for at, (verdict, _) in enumerate(grown)]
     return [grown[at][1] for _, _, at in sorted(lots)[:width]]
-
-
-@cache
-def _loaded(name: str, device: str) -> LoadedModel:
-    return load(ModelConfig(name=name, device=device))

@@ -34,8 +34,7 @@ def run(args: Namespace) -> int:
     """Ask, keep every verdict at once, and write the tables anew."""
     from rerouting.core.errors import UserError
     from rerouting.evaluation.reviews import Reviews, waiting
-    from rerouting.pipeline.attack import read_results
-    from rerouting.pipeline.reviewed import REVIEWS, deciding_judge, write_verified
+    from rerouting.pipeline.reviewed import REVIEWS, deciding_judge, read_results, write_verified
 
     rows = read_results(args.out)
     judge = args.judge or deciding_judge(args.out)

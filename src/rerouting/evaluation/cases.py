@@ -53,6 +53,11 @@ def failed(row: Row) -> bool:
     return all(attempt["failure"] for attempt in row["attempts"])
 
 
+def answered(cases: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Every attempt that got an answer, with its case."""
+    return [(case, one) for case in cases for one in case["attempts"] if not one["failure"]]
+
+
 def case_row(
     chat: Chat,
     set_name: str,

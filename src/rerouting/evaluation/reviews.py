@@ -15,6 +15,7 @@ from typing import Any
 
 from rerouting.core.contracts import Judged
 from rerouting.core.files import append_jsonl, read_jsonl
+from rerouting.evaluation.cases import answered
 from rerouting.evaluation.judging import key_of
 
 Row = dict[str, Any]
@@ -45,10 +46,8 @@ def answer_key(row: Row) -> str:
 
 def mark(cases: Sequence[Row], known: dict[str, bool]) -> None:
     """Write `review` (True, False, or None for not read) into every answered attempt, in place."""
-    for case in cases:
-        for attempt in case["attempts"]:
-            if not attempt["failure"]:
-                attempt["review"] = known.get(answer_key(case | attempt))
+    for case, attempt in answered(cases):
+        attempt["review"] = known.get(answer_key(case | attempt))
 
 
 def waiting(

@@ -28,8 +28,7 @@ from rerouting.core.records import Chat, Message
 from rerouting.data.formatting import render_prompt
 from rerouting.judges.broken import Answer, Broken, compression
 from rerouting.judges.refusal_words import RefusalWords
-from rerouting.models.config import ModelConfig
-from rerouting.models.loading import LoadedModel, load
+from rerouting.models.loading import load_once
 from rerouting.models.memory import in_batches
 from rerouting.models.trunk import Trunk
 
@@ -84,7 +83,7 @@ def states(pairs: Sequence[tuple[str, str]]) -> Tensor:
 
 @torch.inference_mode()
 def _states(pairs: Sequence[tuple[str, str]]) -> list[Tensor]:
-    reader = _reader()
+    reader = load_once(READER)
     prompts = [_question(behaviour, reader.tokenizer) for behaviour, _ in pairs]
     answers = [
         reader.tokenizer(answer, add_special_tokens=False)["input_ids"][:TOKENS] for _, answer in pairs
@@ -131,8 +130,3 @@ def _gibberish(one: Judged) -> str | None:
 @cache
 def _weights() -> dict[str, Tensor]:
     return load_file(WEIGHTS)
-
-
-@cache
-def _reader() -> LoadedModel:
-    return load(ModelConfig(name=READER))

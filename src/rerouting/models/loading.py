@@ -9,6 +9,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,16 @@ def load(config: ModelConfig) -> LoadedModel:
     _make_greedy(model, tokenizer)
     check_finite(model)
     return LoadedModel(model, tokenizer, _folder(config, source), config.name, dtype, device)
+
+
+@cache
+def load_once(name: str, device: str = "auto") -> LoadedModel:
+    """A helper's model by name, loaded once a process and shared by all that ask for it.
+
+    Raises:
+        UserError: as `load`.
+    """
+    return load(ModelConfig(name=name, device=device))
 
 
 def embedded_file(name: str) -> Path:

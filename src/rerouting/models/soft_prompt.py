@@ -86,6 +86,13 @@ def optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent, batc
     return [by_place[at] for at in range(len(problems))]
 
 
+def table_sample(model: Any) -> Tensor:
+    """About 4,096 rows of the embedding table, spread evenly, float32 (N, D): what sizes of steps are measured by."""
+    table = model.get_input_embeddings()
+    rows: Tensor = table.weight[:: max(1, len(table.weight) // 4096)].float()
+    return rows
+
+
 def _length(problem: SoftProblem) -> int:
     return sum(map(len, (problem.before, problem.start, problem.after, problem.wanted)))
 

@@ -45,6 +45,11 @@ def without(direction: Tensor, states: Tensor) -> Tensor:
     return (wide - (wide @ unit)[..., None] * unit).to(states.dtype)
 
 
+def plus(vector: Tensor, states: Tensor) -> Tensor:
+    """States (..., D) with something added, in their own dtype."""
+    return states + vector.to(states)
+
+
 @contextmanager
 def changed_layer(model: Any, layer: int, change: Change) -> Iterator[None]:
     """Pass the states (B, T, D) of one layer (≥ 1) through a function."""

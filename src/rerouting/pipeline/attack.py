@@ -13,20 +13,20 @@ import accelerate
 from rerouting.core.config import dump_yaml
 from rerouting.core.contracts import Judged, Resources, Verdict
 from rerouting.core.errors import UserError
-from rerouting.core.files import atomic_write, read_jsonl, sha256_of, write_jsonl
+from rerouting.core.files import atomic_write, sha256_of, write_jsonl
 from rerouting.core.finder import Component, available, build, find
 from rerouting.core.manifest import environment
 from rerouting.core.records import Chat
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model
-from rerouting.evaluation.cases import CaseFile
+from rerouting.evaluation.cases import CaseFile, answered
 from rerouting.evaluation.judging import Scorer, label_of, verdicts_of
 from rerouting.models.digest import weights_digest
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.answer import models_of
 from rerouting.pipeline.evaluate import spread
 from rerouting.pipeline.prepare import chats_of
-from rerouting.pipeline.reviewed import write_verified
+from rerouting.pipeline.reviewed import write_summary
 from rerouting.targets.target import Target
 
 MODELS = ("base", "rerouted")
@@ -161,13 +161,7 @@ def judge_all(
     out: Path,
 ) -> None:
     """Write verdicts and label into every answered attempt, in place."""
-    flat = [
-        (case, attempt)
-        for rows in cases.values()
-        for case in rows
-        for attempt in case["attempts"]
-        if not attempt["failure"]
-    ]
+    flat = answered([case for rows in cases.values() for case in rows])
     asked = [Judged(case["behaviour"], attempt["answer"], case["context"]) for case, attempt in flat]
     judged = scorer.measured([chats[case["id"]] for case, _ in flat], asked)
     for (_, attempt), one in zip(flat, judged, strict=True):
@@ -196,21 +190,8 @@ def write_results(
     attacks: Row = {name: {} for name, _ in cases}
     attacks |= {name: {"skipped": reason} for name, reason in skipped.items()}
     summary = {"model": config.model, "budget": config.budget, "judge": config.judges[0], "attacks": attacks}
-    atomic_write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    write_verified(out)
-    found: Row = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    return found
-
-
-def read_results(out: Path) -> list[Row]:
-    """The attempts of a finished matrix.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not (out / "results.jsonl").is_file():
-        raise UserError(f"{out} holds no attack results", "give the folder that `rerouting attack` wrote")
-    return read_jsonl(out / "results.jsonl")
+    write_summary(summary, cases, out)
+    return summary
 
 
 def _count(config: AttackConfig, name: str, attack: Any) -> int | None:

@@ -12,6 +12,7 @@ from rerouting.core.files import atomic_write, read_jsonl
 from rerouting.core.stats import Rate
 from rerouting.evaluation.asr import summarise_attack
 from rerouting.evaluation.asr_table import write_tables
+from rerouting.evaluation.cases import answered
 from rerouting.evaluation.reviews import Reviews, mark
 
 REVIEWS = "reviews.jsonl"
@@ -37,34 +38,37 @@ def write_verified(out: Path) -> list[str]:
         UserError: no finished matrix there.
     """
     summary = _summary(out)
-    cases = _cases(read_jsonl(out / "results.jsonl"))
-    known = Reviews(out / REVIEWS).known()
-    for rows in cases.values():
-        mark(rows, known)
-    lines = []
-    for name, parts in summary["attacks"].items():
-        if "skipped" in parts:
-            continue
-        found = summarise_attack(cases[name, "base"], cases[name, "rerouted"], summary["judge"])
-        summary["attacks"][name] = found
-        for model in ("base", "rerouted"):
-            verified = found["all"][model].get("verified")
-            if verified:
-                raw, read = (_rate(rate) for rate in (found["all"][model]["asr"], verified))
-                lines.append(
-                    f"{name} on {model}: raw {raw}, verified {read}; {verified['read']} answers read"
-                )
-    flat = [
-        attempt
-        for rows in cases.values()
-        for case in rows
-        for attempt in case["attempts"]
-        if not attempt["failure"]
+    write_summary(summary, _cases(read_results(out)), out)
+    return [
+        f"{name} on {model}: raw {_rate(rates['asr'])}, verified {_rate(rates['verified'])}; "
+        f"{rates['verified']['read']} answers read"
+        for name, parts in summary["attacks"].items()
+        if "skipped" not in parts
+        for model in ("base", "rerouted")
+        if (rates := parts["all"][model])["verified"]
     ]
-    summary["agreement"] = agreements(flat)
+
+
+def write_summary(summary: Row, cases: dict[tuple[str, str], list[Row]], out: Path) -> None:
+    """Fill in every attack's rates and the judges' agreement, in place; write summary.json and the tables."""
+    flat = [row for rows in cases.values() for row in rows]
+    mark(flat, Reviews(out / REVIEWS).known())
+    for name, parts in summary["attacks"].items():
+        if "skipped" not in parts:
+            found = summarise_attack(cases[name, "base"], cases[name, "rerouted"], summary["judge"])
+            summary["attacks"][name] = found
+    summary["agreement"] = agreements([attempt for _, attempt in answered(flat)])
     atomic_write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_tables(summary, out)
-    return lines
+
+
+def read_results(out: Path) -> list[Row]:
+    """The attempts of a finished matrix.
+
+    Raises:
+        UserError: there is none.
+    """
+    return read_jsonl(_existing(out / "results.jsonl"))
 
 
 def agreements(attempts: list[Row]) -> list[Row]:
@@ -96,7 +100,13 @@ def _rate(rate: Row) -> str:
 
 
 def _summary(out: Path) -> Row:
-    if not (out / "summary.json").is_file() or not (out / "results.jsonl").is_file():
-        raise UserError(f"{out} holds no attack results", "give the folder that `rerouting attack` wrote")
-    found: Row = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    found: Row = json.loads(_existing(out / "summary.json").read_text(encoding="utf-8"))
     return found
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise UserError(
+            f"{file.parent} holds no attack results", "give the folder that `rerouting attack` wrote"
+        )
+    return file

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 from rerouting.data.template import prompt_text
+from rerouting.models.soft_prompt import SoftProblem
+from rerouting.targets.target_loss import target_ids
 
 _MARK = "SLOTPLACEHOLDER"
 
@@ -24,3 +27,14 @@ def around_slot(chat: Chat, tokenizer: Any) -> tuple[list[int], list[int]]:
     parts = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before.rstrip(" "), after))
     first, second = parts
     return list(first), list(second)
+
+
+def soft_problem(chat: Chat, tokenizer: Any, start: Sequence[int]) -> SoftProblem:
+    """Soft tokens, which start from some token ids, as a suffix to the request; the behaviour's target is wanted.
+
+    Raises:
+        UserError: no target, or the template changes the user's text.
+    """
+    wanted = tuple(target_ids(chat, tokenizer))
+    before, after = around_slot(chat, tokenizer)
+    return SoftProblem(tuple(before), tuple(start), tuple(after), wanted)

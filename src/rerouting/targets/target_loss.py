@@ -1,7 +1,8 @@
-"""How likely a target continuation is: its loss for soft or hard prompts of one length, differentiable."""
+"""How likely wanted continuations are after their prompts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,13 @@ from torch import Tensor
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
+from rerouting.data.formatting import render_prompt
+from rerouting.models.memory import in_batches
+from rerouting.models.target_rows import target_rows
+from rerouting.targets.target import Target
+
+Pair = tuple[list[int], list[int]]
+"""Token ids of a prompt, and those wanted after it."""
 
 
 def target_ids(chat: Chat, tokenizer: Any) -> list[int]:
@@ -24,22 +32,29 @@ def target_ids(chat: Chat, tokenizer: Any) -> list[int]:
     return list(tokenizer(chat.target, add_special_tokens=False)["input_ids"])
 
 
-def target_loss(model: Any, prompts: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of the target after each prompt, in nats a token.
+def target_pair(chat: Chat, tokenizer: Any) -> Pair:
+    """The rendered prompt and the behaviour's target.
 
-    Args:
-        model: causal language model.
-        prompts: input embeddings (B, T, D), all of one length.
-        target: token ids (S,).
-
-    Returns:
-        Losses (B,), float32.
+    Raises:
+        UserError: it has none.
     """
-    table = model.get_input_embeddings()
-    tail = table(target[:-1]).to(prompts.dtype).expand(len(prompts), -1, -1)
-    logits = model(
-        inputs_embeds=torch.cat([prompts, tail], dim=1), use_cache=False, logits_to_keep=len(target)
-    ).logits
-    labels = target.expand(len(prompts), -1)
-    losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
-    return losses.mean(dim=1)
+    return render_prompt(chat, tokenizer), target_ids(chat, tokenizer)
+
+
+def whole_pair(chat: Chat, tokenizer: Any) -> Pair:
+    """The rendered prompt, every token of which is to be predicted from those before it."""
+    ids = render_prompt(chat, tokenizer)
+    return ids[:1], ids[1:]
+
+
+def losses_of(target: Target, pairs: Sequence[Pair]) -> Tensor:
+    """Mean cross-entropy of what is wanted after each prompt, in nats a token, float32 (B,); differentiable."""
+    prompts, wanted = zip(*pairs, strict=True)
+    return target_rows(prompts, wanted, target.loaded.device).losses(target.model)
+
+
+@torch.no_grad()
+def mean_loss(target: Target, pairs: Sequence[Pair], batch: int = 16) -> float:
+    """Mean of all pairs' losses; batches halve when memory runs out."""
+    losses: list[float] = in_batches(lambda some: losses_of(target, some).tolist(), pairs, batch)
+    return sum(losses) / len(losses)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from rerouting.core.contracts import Reply
 from rerouting.core.records import Chat, Message
 from rerouting.data.formatting import render_prompt
-from rerouting.models.config import ModelConfig
 from rerouting.models.generation import generate
-from rerouting.models.loading import LoadedModel, load
+from rerouting.models.loading import load_once
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Local:
         prefill: str = "",
     ) -> list[Reply]:
         """Continue each conversation; an empty answer is a failure."""
-        loaded = _loaded(self.model, self.device)
+        loaded = load_once(self.model, self.device)
         prompts = [
             render_prompt(Chat(f"conversation-{at}", tuple(turns)), loaded.tokenizer, prefill)
             for at, turns in enumerate(conversations)
@@ -49,8 +47,3 @@ class Local:
         )
         texts = [prefill + loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
         return [Reply(text) if text.strip() else Reply(None, "the model wrote nothing") for text in texts]
-
-
-@cache
-def _loaded(model: str, device: str) -> LoadedModel:
-    return load(ModelConfig(name=model, device=device))
