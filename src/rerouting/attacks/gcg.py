@@ -1,10 +1,15 @@
 """Greedy coordinate gradient: a suffix of tokens that makes the target likely (Zou et al. 2023, arXiv 2307.15043).
 
-Each step takes the gradient of the target's loss over the suffix's one-hot tokens, draws `candidates` suffixes
-with one token changed among the `top_k` best replacements of its position, drops those that do not survive being
-written and tokenised again, and keeps the best by loss. The tokens before the suffix are computed once and
-their keys and values shared by all candidates. Deviations: the best suffix of all steps is used instead of the
-last; a buffer of size one; one behaviour at a time (no universal suffix).
+Each step takes the gradient of the target's loss over the suffix's one-hot tokens, draws `candidates` suffixes with one
+token changed among the `top_k` best replacements of its position, drops those that do not survive being written and
+tokenised again, and keeps the best by loss. One suffix for several behaviours (`behaviours`, HarmBench's GCG-M) adds
+up their gradients, each normalised, and takes the mean of their losses.
+
+What is computed once: keys and values of the tokens before the suffix, and for each batch those of the suffix's tokens
+that its candidates share (they stand in order of the changed position). Logits are made for the target alone.
+
+Deviations: the best suffix of all steps is used, not the last; a buffer of the best suffixes so far as in nanoGCG
+(arXiv 2402.12329), 0 for none as in the paper; several behaviours from the first step on, not one after another.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from torch import Tensor
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
+from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 from rerouting.models.memory import in_batches
 from rerouting.targets.slots import around_slot
@@ -30,75 +36,148 @@ from rerouting.targets.target_loss import target_ids
 class Gcg:
     """White-box token search."""
 
-    steps: int = 60
+    steps: int = 30
     """Gradient steps."""
     candidates: int = 64
     """Suffixes evaluated in a step (the paper: 512)."""
     top_k: int = 256
     """Replacements considered at each position."""
     length: int = 20
-    """Tokens of the suffix."""
-    batch: int = 64
+    """Tokens of the suffix, where `init` gives none."""
+    init: str | None = None
+    """Text that the suffix starts from (the paper: twenty "!"); null for " x", `length` times."""
+    buffer: int = 1
+    """Best suffixes kept to go on from, all but the first of them drawn at random at first; 0: always from the step's
+    best candidate, even a worse one, as in the paper."""
+    behaviours: int = 1
+    """Behaviours that share one suffix."""
+    batch: int = 16
     """Candidates in one forward pass; halves when memory runs out."""
     stop_below: float = 0.05
     """Loss in nats a token at which the search ends."""
     ascii_only: bool = True
     """Use only tokens of printable ASCII."""
 
-    group: ClassVar[int] = 1
     budgets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"steps": 10, "candidates": 32},
-        "paper": {"steps": 500, "candidates": 512},
+        "paper": {
+            "steps": 500,
+            "candidates": 512,
+            "batch": 256,
+            "init": " !" * 20,
+            "buffer": 0,
+            "stop_below": 0.0,
+        },
     }
-    cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 12}
+    cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 8, "paper": None}
+
+    @property
+    def group(self) -> int:
+        """Behaviours handed over at once: those that share a suffix."""
+        return self.behaviours
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """One optimised suffix a behaviour.
+        """One optimised suffix for every `behaviours` behaviours.
 
         Raises:
-            UserError: a behaviour has no target.
+            UserError: a behaviour has no target, or the suffix nothing to start from.
         """
-        return [self._attack(target, chat, resources.seed) for chat in chats]
+        if self.behaviours < 1 or self.buffer < 0 or min(self.candidates, self.top_k, self.batch) < 1:
+            raise UserError("gcg's numbers are too small", "behaviours, candidates, top_k, batch: at least 1")
+        parts = [chats[at : at + self.behaviours] for at in range(0, len(chats), self.behaviours)]
+        return [attempt for part in parts for attempt in self._attack(target, part, resources)]
 
-    def _attack(self, target: Target, chat: Chat, seed: int) -> Attempt:
-        search = _Search(self, target, chat)
-        draw = torch.Generator().manual_seed(seed)
-        (mark,) = target.tokenizer(" x", add_special_tokens=False)["input_ids"][-1:]
-        suffix = torch.full((self.length,), mark)
-        best, loss = suffix, float(search.losses(suffix[None])[0])
-        losses, tried = [loss], 0
-        for _ in range(self.steps):
-            drawn = search.draw(best, search.gradient(best), draw)
+    def _attack(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
+        searches = [_Search(self, target, chat) for chat in chats]
+        draw = torch.Generator().manual_seed(resources.seed)
+        vocabulary = _Vocabulary(target, self.ascii_only)
+        pool = [
+            (_loss(searches, start[None])[0], start)
+            for start in self._starts(target.tokenizer, vocabulary, draw)
+        ]
+        pool.sort(key=lambda pair: pair[0])
+        best, losses, tried = pool[0], [pool[0][0]], 0
+        for step in range(self.steps):
+            current = pool[0][1]
+            gradient = sum(_normalised(search.gradient(current)) for search in searches)
+            assert isinstance(gradient, Tensor)
+            drawn = vocabulary.draw(current, gradient, self.candidates, self.top_k, draw)
+            found = _loss(searches, drawn)
             tried += len(drawn)
-            found = search.losses(drawn)
-            at = int(found.argmin())
-            if float(found[at]) < loss:
-                best, loss = drawn[at], float(found[at])
-            losses.append(loss)
-            if loss < self.stop_below:
+            if found:
+                lowest = min(range(len(found)), key=found.__getitem__)
+                _keep(pool, (found[lowest], drawn[lowest]), self.buffer)
+            best = min(best, pool[0], key=lambda pair: pair[0])
+            losses.append(pool[0][0])
+            resources.progress(f"gcg: step {step + 1} of {self.steps}, loss {best[0]:.3f}")
+            if best[0] < self.stop_below:
                 break
-        text = target.tokenizer.decode(best)
+        text = target.tokenizer.decode(best[1])
         trace = {
             "suffix": text,
             "first_loss": round(losses[0], 4),
-            "best_loss": round(loss, 4),
+            "best_loss": round(best[0], 4),
             "losses": [round(value, 3) for value in losses],
             "candidates": tried,
         }
-        ids = (*search.before, *best.tolist(), *search.after)
-        return Attempt(chat.with_request(f"{chat.request}{text}"), ids=ids, trace=trace)
+        if len(chats) > 1:
+            trace["shared_by"] = [chat.id for chat in chats]
+        return [
+            Attempt(
+                chat.with_request(f"{chat.request}{text}"),
+                ids=(*search.before, *best[1].tolist(), *search.after),
+                trace=trace,
+            )
+            for chat, search in zip(chats, searches, strict=True)
+        ]
+
+    def _starts(self, tokenizer: Any, vocabulary: _Vocabulary, draw: torch.Generator) -> list[Tensor]:
+        """What the buffer holds at first; each survives being written and read again."""
+        if self.init is None:
+            (mark,) = tokenizer(" x", add_special_tokens=False)["input_ids"][-1:]
+            first = [mark] * self.length
+        else:
+            first = tokenizer(self.init, add_special_tokens=False)["input_ids"]
+        starts = [vocabulary.settled(first)]
+        if not len(starts[0]):
+            raise UserError("gcg's suffix is empty", "give an init with words, or a length of at least 1")
+        allowed = vocabulary.allowed.nonzero()[:, 0]
+        for _ in range(self.buffer - 1):
+            picks = torch.randint(len(allowed), (len(starts[0]),), generator=draw)
+            starts.append(vocabulary.settled(allowed[picks].tolist()))
+        return starts
+
+
+def _loss(searches: Sequence[_Search], suffixes: Tensor) -> list[float]:
+    """Mean over the behaviours of each suffix's loss."""
+    if not len(suffixes):
+        return []
+    found: list[float] = torch.stack([search.losses(suffixes) for search in searches]).mean(dim=0).tolist()
+    return found
+
+
+def _normalised(gradient: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(gradient, dim=1)
+
+
+def _keep(pool: list[tuple[float, Tensor]], found: tuple[float, Tensor], size: int) -> None:
+    """Put a suffix into the pool, best first; without a buffer it always takes the only place."""
+    if size == 0:
+        pool[:] = [found]
+    elif found[0] < pool[-1][0]:
+        pool[-1] = found
+        pool.sort(key=lambda pair: pair[0])
 
 
 class _Search:
     """The fixed parts of one behaviour's search, and the prefix's keys and values."""
 
     def __init__(self, options: Gcg, target: Target, chat: Chat) -> None:
-        self.options, self.model, self.tokenizer = options, target.model, target.tokenizer
+        self.options, self.model = options, target.model
         self.device = target.loaded.device
         self.before, self.after = around_slot(chat, target.tokenizer)
         self.wanted = torch.tensor(target_ids(chat, target.tokenizer), device=self.device)
         self.tail = torch.tensor([*self.after, *self.wanted.tolist()[:-1]], device=self.device)
-        self.allowed = _allowed(target.tokenizer, options.ascii_only, self.model)
         with torch.no_grad():
             ids = torch.tensor([self.before], device=self.device)
             self.cache = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
@@ -110,9 +189,13 @@ class _Search:
     @torch.no_grad()
     def _losses(self, suffixes: Sequence[Tensor]) -> list[Tensor]:
         rows = torch.stack(list(suffixes)).to(self.device)
-        ids = torch.cat([rows, self.tail.expand(len(rows), -1)], dim=1)
+        differs = (rows != rows[0]).any(dim=0).nonzero()
+        shared = int(differs[0]) if len(differs) else rows.shape[1] - 1
         cache = copy.deepcopy(self.cache)
+        if shared:
+            self.model(input_ids=rows[:1, :shared], past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_repeat_interleave(len(rows))
+        ids = torch.cat([rows[:, shared:], self.tail.expand(len(rows), -1)], dim=1)
         return list(self._score(input_ids=ids, past_key_values=cache).cpu())
 
     def _score(self, **inputs: Any) -> Tensor:
@@ -135,27 +218,41 @@ class _Search:
         gradient: Tensor = slope[0].float() @ weight.float().T
         return gradient.cpu()
 
-    def draw(self, suffix: Tensor, gradient: Tensor, draw: torch.Generator) -> Tensor:
-        """Candidates (B, S), each with one token changed, that survive being written and read again."""
-        gradient[:, ~self.allowed] = float("inf")
-        best = (-gradient).topk(min(self.options.top_k, int(self.allowed.sum())), dim=1).indices
-        count = self.options.candidates
+
+class _Vocabulary:
+    """Which tokens a suffix may hold: no special ones, and only printable ASCII if asked for."""
+
+    def __init__(self, target: Target, ascii_only: bool) -> None:
+        self.tokenizer = target.tokenizer
+        size = target.model.get_input_embeddings().weight.shape[0]
+        self.allowed = torch.zeros(size, dtype=torch.bool)
+        texts = self.tokenizer.batch_decode([[at] for at in range(min(size, len(self.tokenizer)))])
+        for at, text in enumerate(texts):
+            self.allowed[at] = bool(text) and (not ascii_only or (text.isascii() and text.isprintable()))
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        self.allowed[[at for at in special if at < size]] = False
+
+    def draw(self, suffix: Tensor, gradient: Tensor, count: int, top_k: int, draw: torch.Generator) -> Tensor:
+        """Candidates (B, S), each with one token changed, that survive being written and read again; B may be 0."""
+        gradient = gradient.masked_fill(~self.allowed, float("inf"))
+        best = (-gradient).topk(min(top_k, int(self.allowed.sum())), dim=1).indices
         rows = suffix.repeat(count, 1)
         places = torch.arange(count) * len(suffix) // count
         picks = torch.randint(best.shape[1], (count,), generator=draw)
         rows[torch.arange(count), places] = best[places, picks]
+        return rows[[at for at, ids in enumerate(self._read_again(rows)) if ids == rows[at].tolist()]]
+
+    def settled(self, ids: Sequence[int]) -> Tensor:
+        """Tokens that stay the same when they are written and read again; those of a few rounds of it if none do."""
+        found = list(ids)
+        for _ in range(4):
+            (again,) = self._read_again([found])
+            if again == found:
+                break
+            found = again
+        return torch.tensor(found, dtype=torch.long)
+
+    def _read_again(self, rows: Any) -> list[list[int]]:
         texts = self.tokenizer.batch_decode(rows)
-        again = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        kept = [at for at, ids in enumerate(again) if ids == rows[at].tolist()]
-        return rows[kept] if kept else suffix[None]
-
-
-def _allowed(tokenizer: Any, ascii_only: bool, model: Any) -> Tensor:
-    """Which tokens a suffix may hold, (V,): no special ones, and only printable ASCII if asked for."""
-    size = model.get_input_embeddings().weight.shape[0]
-    allowed = torch.zeros(size, dtype=torch.bool)
-    texts = tokenizer.batch_decode([[at] for at in range(min(size, len(tokenizer)))])
-    for at, text in enumerate(texts):
-        allowed[at] = bool(text) and (not ascii_only or (text.isascii() and text.isprintable()))
-    allowed[list(set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder))] = False
-    return allowed
+        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return found

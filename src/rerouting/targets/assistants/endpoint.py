@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible endpoint (POST {url}/chat/completions).
+"""A model behind an OpenAI-compatible endpoint (POST {url}/chat/completions, {url}/completions for raw text).
 
 Whatever goes wrong with one conversation (time-out, refused connection, HTTP error, no JSON, no choices, empty text,
 content filter) is that reply's failure and stops nothing. Only a missing key or a malformed address stops at once.
@@ -14,7 +14,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +40,7 @@ class Endpoint:
     model: str
     """Name of the model as the server knows it."""
     url: str = "https://api.openai.com/v1"
-    """Address up to, and without, /chat/completions."""
+    """Address up to, and without, /chat/completions or /completions."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key (its name, never the key); "" for a server without one."""
     timeout_s: float = 120.0
@@ -87,12 +87,25 @@ class Endpoint:
         """
         key = self._key()
         common = {"model": self.model, "max_tokens": max_new_tokens, "temperature": temperature}
+        return self._all(
+            len(conversations),
+            lambda at: self._one(conversations[at], prefill, common | {"seed": seed + at}, key),
+        )
 
-        def one(at: int) -> Reply:
-            return self._one(conversations[at], prefill, common | {"seed": seed + at}, key)
+    def complete(self, prompts: Sequence[str], *, max_new_tokens: int = 16) -> list[Reply]:
+        """Continue raw texts greedily, without a chat template, as classifiers are asked (vLLM, SGLang, llama.cpp).
 
-        with ThreadPoolExecutor(min(self.concurrency, max(1, len(conversations)))) as pool:
-            return list(pool.map(one, range(len(conversations))))
+        Raises:
+            UserError: the key is gone from the environment.
+        """
+        key = self._key()
+        common = {"model": self.model, "max_tokens": max_new_tokens, "temperature": 0.0}
+        bodies = [common | {"prompt": prompt} | self.body for prompt in prompts]
+        return self._all(len(bodies), lambda at: self._tried(bodies[at], key, "/completions"))
+
+    def _all(self, count: int, call: Callable[[int], Reply]) -> list[Reply]:
+        with ThreadPoolExecutor(min(self.concurrency, max(1, count))) as pool:
+            return list(pool.map(call, range(count)))
 
     def _key(self) -> str:
         if not self.api_key_env:
@@ -134,20 +147,19 @@ class Endpoint:
         elif prefill and sent:
             asked = f"\n\nBegin your reply with exactly these characters: {prefill}"
             sent[-1] = sent[-1] | {"content": sent[-1]["content"] + asked}
-        body = fields | {"messages": sent} | extra | self.body
-        body = {name: value for name, value in body.items() if value is not None}
-        reply = self._tried(body, key)
+        reply = self._tried(fields | {"messages": sent} | extra | self.body, key)
         if reply.text is None or not prefill or reply.text.lstrip().startswith(prefill.strip()):
             return reply
         return Reply(prefill + reply.text)
 
-    def _tried(self, body: dict[str, Any], key: str) -> Reply:
+    def _tried(self, body: dict[str, Any], key: str, path: str = "/chat/completions") -> Reply:
         """The reply after as many tries as are allowed; the last failure if none went well."""
+        body = {name: value for name, value in body.items() if value is not None}
         for number in range(self.retries + 1):
             wait = min(_LONGEST_WAIT, self.backoff_s * 2**number)
             try:
                 response = requests.post(
-                    self.url.rstrip("/") + "/chat/completions",
+                    self.url.rstrip("/") + path,
                     json=body,
                     auth=_Bearer(key),
                     timeout=self.timeout_s,
@@ -204,7 +216,7 @@ def _of_choice(data: Any, key: str) -> Reply:
         return Reply(None, "content filter: the endpoint withheld the text")
     if isinstance(message, dict) and message.get("refusal"):
         return Reply(None, f"refused by the endpoint: {_scrubbed(str(message['refusal']), key)[:120]}")
-    text = _text(message.get("content")) if isinstance(message, dict) else ""
+    text = _text(message.get("content") if isinstance(message, dict) else choices[0].get("text"))
     if not text.strip():
         return Reply(None, f"empty text (finish_reason {_scrubbed(str(ended), key)[:40]})")
     return Reply(_scrubbed(text, key) if len(key) >= _SECRET else text)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from rerouting.core.contracts import Reply
 from rerouting.core.errors import UserError
-from rerouting.models.hardware import pick_device
-from rerouting.models.loading import hub_answers, quiet
 from rerouting.models.memory import in_batches
+from rerouting.models.pretrained import pretrained
 from rerouting.targets.translators._languages import LANGUAGES
 
 
@@ -42,7 +38,7 @@ class Local:
         Raises:
             UserError: no such model, or a language that it does not have.
         """
-        model, tokenizer = _loaded(self.model, self.device, self.allow_pickle)
+        model, tokenizer = pretrained("AutoModelForSeq2SeqLM", self.model, self.device, self.allow_pickle)
         start = _code(tokenizer, source, self.model)
         goal = _code(tokenizer, target, self.model)
         if start:
@@ -98,23 +94,3 @@ def _code(tokenizer: Any, language: str, model: str) -> str:
             f"{model} has no language {language!r}", "leave it out of languages, or use another translator"
         )
     return code
-
-
-@cache
-def _loaded(name: str, device: str, allow_pickle: bool) -> tuple[Any, Any]:
-    local = Path(name).expanduser()
-    common = {"local_files_only": local.is_dir() or not hub_answers()}
-    source = str(local) if local.is_dir() else name
-    try:
-        with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **common)
-            model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-                source, use_safetensors=None if allow_pickle else True, **common
-            )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"translation model {name!r} cannot be loaded: {text}",
-            "give a folder or hub name of a sequence-to-sequence model; set allow_pickle if its weights are .bin",
-        ) from error
-    return model.requires_grad_(False).eval().to(pick_device(device)), tokenizer
