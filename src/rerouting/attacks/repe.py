@@ -35,7 +35,7 @@ from rerouting.targets.target import Target
 class Repe:
     """White-box steering by a reading vector."""
 
-    coefficient: float = -0.15
+    coefficient: float = -0.05
     """Times the unit vector, in shares of the layer's mean state norm unless `absolute`; negative is harmless."""
     absolute: bool = False
     """Take the coefficient as it stands, as the paper does."""
