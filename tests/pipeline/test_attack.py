@@ -100,6 +100,21 @@ def test_matrix_with_an_own_attack_and_an_own_judge(tiny, tmp_path, capsys):
         assert "prefill" in (tmp_path / "out" / f"table.{ending}").read_text()
 
 
+def test_two_named_models_are_attacked_as_the_run_that_they_are_from(tiny, tmp_path, capsys):
+    named = [
+        "--model",
+        str(tiny / "run" / "model"),
+        "--base",
+        json.dumps({"name": str(tiny / "model"), "dtype": "float32"}),
+    ]
+    assert attack(tiny, tmp_path / "run", attacks=["prefill"]) == 0
+    assert attack(tiny, tmp_path / "named", *named, attacks=["prefill"]) == 0
+    run, two = (read_jsonl(tmp_path / name / "results.jsonl") for name in ("run", "named"))
+    assert [row["answer"] for row in run] == [row["answer"] for row in two]
+    assert attack(tiny, tmp_path / "both", "--base.name", str(tiny / "model")) == 2
+    assert "leave base out" in capsys.readouterr().err
+
+
 def test_finished_cases_are_not_repeated_and_failed_ones_are(tiny, tmp_path, monkeypatch):
     own = f"{tiny}/twice.py:Twice"
     options = ["--attack_options", json.dumps({own: {"fail_on": "guns"}})]

@@ -16,7 +16,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--out",
         type=Path,
         default=None,
-        help="Folder of the results; RUN/attacks-BUDGET unless given; an unfinished matrix in it goes on.",
+        help="Folder of the results, RUN/attacks-BUDGET (with base: runs/MODEL/…) unless given; an unfinished matrix "
+        "in it goes on.",
     )
     add_config_arguments(parser, AttackConfig)
 
@@ -31,7 +32,8 @@ def run(args: Namespace) -> int:
     from rerouting.pipeline.attack import attack_run
 
     config = config_from(args, AttackConfig)
-    out = args.out or Path(config.model) / f"attacks-{config.budget}"
+    home = Path("runs") / config.model.replace("/", "--") if config.base else Path(config.model)
+    out = args.out or home / f"attacks-{config.budget}"
     summary = attack_run(config, out)
     if not summary:  # not the main process
         return 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rerouting.data.config import SourceConfig
+from rerouting.models.config import ModelConfig
 
 
 def _bundled_test() -> list[SourceConfig]:
@@ -17,7 +18,11 @@ class AttackConfig:
     """What is attacked, how, and who judges."""
 
     model: str = "runs/quickstart"
-    """Run directory: its base and its rerouted model are attacked, each for itself."""
+    """Run directory: its base and its rerouted model are attacked, each for itself. With `base`: any model with circuit
+    breakers, by folder or hub name."""
+    base: ModelConfig | None = None
+    """What `model` was made from, when that is no run (GraySwanAI/Llama-3-8B-Instruct-RR: {name:
+    meta-llama/Meta-Llama-3-8B-Instruct}); device, dtype and the like hold for both."""
     attacks: list[str] = field(default_factory=lambda: ["all"])
     """Files in attacks/, or path/to/mine.py:Name; "all" is every one that ships with the package."""
     attack_options: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -72,7 +72,10 @@ def models_of(run: Path) -> tuple[LoadedModel, LoadedModel]:
         UserError: the folder is no run, or its model is not there yet.
     """
     if not is_run(run):
-        raise UserError(f"{run} is not a run directory", "give the folder that train or quickstart wrote")
+        raise UserError(
+            f"{run} is not a run directory",
+            "give the folder that train or quickstart wrote (attack: or name the base of a model that is no run)",
+        )
     if not (run / "model" / "config.json").is_file():
         raise UserError(f"{run} has no merged model yet", f"finish it: rerouting train --config {run}/config.yaml "
                         f"--out {run}")  # fmt: skip

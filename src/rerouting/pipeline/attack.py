@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from rerouting.core.files import atomic_write, sha256_of, write_jsonl
 from rerouting.core.finder import Component, available, build, find
 from rerouting.core.manifest import environment
 from rerouting.core.records import Chat
+from rerouting.core.rundir import is_run
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model
 from rerouting.evaluation.cases import CaseFile, answered
 from rerouting.evaluation.judging import Scorer, label_of, verdicts_of
 from rerouting.models.digest import weights_digest
-from rerouting.models.loading import LoadedModel
+from rerouting.models.loading import LoadedModel, load
 from rerouting.pipeline.answer import models_of
 from rerouting.pipeline.evaluate import spread
 from rerouting.pipeline.prepare import chats_of
@@ -52,7 +53,7 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
     }
     if not judges:
         raise UserError("no judge was named", "give one: --judges '[\"local\"]'")
-    pair = dict(zip(MODELS, models_of(Path(config.model)), strict=True))
+    pair = dict(zip(MODELS, _models(config), strict=True))
     digests = {model: _digest(pair[model]) for model in MODELS}
     if state.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
@@ -203,6 +204,24 @@ def _count(config: AttackConfig, name: str, attack: Any) -> int | None:
 
 def _ids(config: AttackConfig, name: str, attacks: dict[str, Any], chats: list[tuple[str, Chat]]) -> set[str]:
     return {chat.id for _, chat in spread(chats, _count(config, name, attacks[name]))}
+
+
+def _models(config: AttackConfig) -> tuple[LoadedModel, LoadedModel]:
+    """Base and rerouted model: a run's, or two that were named.
+
+    Raises:
+        UserError: neither can be had, or they do not share a tokenizer.
+    """
+    if config.base is None:
+        return models_of(Path(config.model))
+    if is_run(Path(config.model)):
+        raise UserError(f"{config.model} is a run, which knows its base", "leave base out")
+    base, rerouted = load(config.base), load(replace(config.base, name=config.model, revision=None))
+    if base.tokenizer.get_vocab() != rerouted.tokenizer.get_vocab():
+        raise UserError(
+            f"{config.base.name} and {config.model} do not share a vocabulary", "name the right base"
+        )
+    return base, rerouted
 
 
 def _digest(loaded: LoadedModel) -> str:
