@@ -177,6 +177,10 @@ def test_harmbench_csv(tmp_path):
         "functional": "contextual",
     }
     assert [item.id for item in Harmbench(path, functional=("copyright",)).load()] == ["song"]
+    targets = write(tmp_path / "targets.json", {"harm": "Sure, here", "song": "La la"})
+    assert [item.target for item in Harmbench(path, targets=str(targets)).load()] == ["Sure, here", None]
+    with pytest.raises(UserError, match="BehaviorID: target"):
+        Harmbench(path, targets=str(write(tmp_path / "bad.json", ["harm"]))).load()
     with pytest.raises(UserError, match="no behaviour is contextual"):
         Harmbench(write_csv(tmp_path / "c.csv", header, rows[:2]), functional=("contextual",)).load()
 

@@ -1,6 +1,7 @@
 """HarmBench behaviours (Mazeika et al. 2024, arXiv 2402.04249), in either published format.
 
-The CSV (Behavior, FunctionalCategory, SemanticCategory, Tags, ContextString, BehaviorID) has no targets. The
+The CSV (Behavior, FunctionalCategory, SemanticCategory, Tags, ContextString, BehaviorID) has no targets; they are
+published beside it as harmbench_targets_text.json ({BehaviorID: target}). The
 JSON of the circuit-breaker authors' evaluation ({"data": [{behavior, context?, default_target, messages}]})
 has them. A contextual behaviour keeps its context: the request is the context, an empty line, `---`, an empty
 line, the behaviour, which is how HarmBench's DirectRequest asks. (The authors' JSON leaves the context out of
@@ -9,7 +10,9 @@ line, the behaviour, which is how HarmBench's DirectRequest asks. (The authors' 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from rerouting.core.errors import UserError
@@ -23,6 +26,8 @@ class Harmbench:
 
     path: str
     """harmbench_behaviors_text_{val,test,all}.csv, or the authors' harmbench_test.json."""
+    targets: str | None = None
+    """harmbench_targets_text.json, for a CSV; null for none (attacks that need targets then leave it unscored)."""
     functional: tuple[Literal["standard", "contextual", "copyright"], ...] = field(
         default=("standard", "contextual")
     )
@@ -36,7 +41,8 @@ class Harmbench:
         Raises:
             UserError: unreadable data, a missing column, or nothing of the kinds asked for.
         """
-        chats = [_chat(number, row) for number, row in enumerate(read_rows(self.path))]
+        targets = _targets(self.targets) if self.targets else {}
+        chats = [_chat(number, row, targets) for number, row in enumerate(read_rows(self.path))]
         kept = [chat for chat in chats if chat.meta["functional"] in self.functional]
         if not kept:
             raise UserError(
@@ -46,15 +52,27 @@ class Harmbench:
         return first(kept, self.limit)
 
 
-def _chat(number: int, row: Row) -> Chat:
+def _targets(path: str) -> dict[str, str]:
+    """Affirmative targets by behaviour."""
+    try:
+        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}", "give harmbench_targets_text.json") from error
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise UserError(f"{path} is not {{BehaviorID: target}}", "give harmbench_targets_text.json")
+    return found
+
+
+def _chat(number: int, row: Row, targets: dict[str, str]) -> Chat:
     authors = "behavior" in row.values
     behaviour = column(row, "behavior" if authors else "Behavior", empty=False)
-    name = "context" if authors else "ContextString"
-    context = optional_column(row, name if name in row.values else None)
+    where = "context" if authors else "ContextString"
+    context = optional_column(row, where if where in row.values else None)
     functional = ("contextual" if context else "standard") if authors else column(row, "FunctionalCategory")
-    target = optional_column(row, "default_target") if authors else ""
+    name = f"harmbench-{number}" if authors else column(row, "BehaviorID", empty=False)
+    target = optional_column(row, "default_target") if authors else targets.get(name, "")
     return Chat(
-        id=f"harmbench-{number}" if authors else column(row, "BehaviorID", empty=False),
+        id=name,
         messages=(Message("user", f"{context}\n\n---\n\n{behaviour}" if context else behaviour),),
         target=target or None,
         category="" if authors else column(row, "SemanticCategory"),
