@@ -127,6 +127,8 @@ class Resources:
         seed: of everything random.
         judge: judges answers in an attack's own loop.
         assistant: the attacker's chat model.
+        base: the base model as a `Target`, for attackers who have it too (completions to train on or to show); None
+            outside of the matrix.
         translator: for multilingual attacks; None if there is none.
         fitted: what the attack's `fit` returned for this model (tensors on the CPU).
         folder: where the attack may leave files.
@@ -136,6 +138,7 @@ class Resources:
     seed: int
     judge: Callable[[Sequence[Judged]], list[Verdict]]
     assistant: ChatModel
+    base: Any = None
     translator: Translator | None = None
     fitted: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()

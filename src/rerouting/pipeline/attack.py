@@ -71,7 +71,7 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
                 attack,
                 Target(pair[model], config.answer_tokens),
                 part,
-                resources(config, judges[config.judges[0]], out),
+                resources(config, judges[config.judges[0]], out, Target(pair["base"], config.answer_tokens)),
                 files[name, model],
                 shard,
             )
@@ -142,7 +142,7 @@ def case_file(config: AttackConfig, name: str, attack: Any, out: Path, model: st
     return CaseFile(out, f"{label}-{sha256_of(used)[:8]}.{model}", rank)
 
 
-def resources(config: AttackConfig, judge: Any, out: Path) -> Resources:
+def resources(config: AttackConfig, judge: Any, out: Path, base: Target) -> Resources:
     """What attacks may use; the assistant is loaded when it is first asked."""
     assistant = build("targets.assistants", Component(config.assistant, config.assistant_options))
     translator = (
@@ -150,7 +150,7 @@ def resources(config: AttackConfig, judge: Any, out: Path) -> Resources:
         if config.translator
         else None
     )
-    return Resources(config.seed, judge.verdicts, assistant, translator, folder=out)
+    return Resources(config.seed, judge.verdicts, assistant, base, translator, folder=out)
 
 
 def judge_all(
