@@ -4,19 +4,20 @@ import pytest
 
 from rerouting.core.paired import mcnemar
 from rerouting.evaluation.asr import outcome, summarise_attack
-from rerouting.evaluation.asr_table import COLUMNS, comma_separated, latex, markdown
+from rerouting.evaluation.asr_table import CSV_COLUMNS, comma_separated, latex, markdown
 
 
 def case(name, *verdicts, functional="standard", failure=None):
     attempts = [
         {
             "failure": None,
+            "trace": {},
             "label": "answered" if yes else "broken",
             "verdicts": {"j": {"yes": yes, "reason": "why"}},
         }
         for yes in verdicts
     ]
-    attempts += [{"failure": failure, "verdicts": {}}] if failure else []
+    attempts += [{"failure": failure, "verdicts": {}, "trace": {}}] if failure else []
     cost = {"forward_tokens": 10, "seconds": 1.5}
     return {"id": name, "set": "s", "functional": functional, "attempts": attempts, "cost": cost}
 
@@ -61,5 +62,5 @@ def test_tables_hold_every_row():
     summary = {"attacks": {"gcg_x": summarise_attack([case("a", True)], [case("a", False)], "j")}}
     summary["attacks"]["static"] = {"skipped": "needs a path"}
     assert markdown(summary).count("\n|") >= 4 and "needs a path" in markdown(summary)
-    assert comma_separated(summary).splitlines()[0].split(",") == list(COLUMNS)
+    assert comma_separated(summary).splitlines()[0].split(",") == list(CSV_COLUMNS)
     assert r"gcg\_x" in latex(summary) and r"ASR \%" in latex(summary)

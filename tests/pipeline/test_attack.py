@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from rerouting.cli.main import main
-from rerouting.core.contracts import Verdict
 from rerouting.core.files import read_jsonl
 from tests.pipeline.tiny_run import HARMFUL_TEST, write_chats, write_recipe
 
@@ -149,6 +148,7 @@ def test_shards_of_two_processes_merge(tiny, tmp_path):
     from rerouting.core.records import Chat, Message
     from rerouting.evaluation.attacking import Shard, attack_model
     from rerouting.evaluation.cases import CaseFile
+    from rerouting.evaluation.judging import LoopJudge
     from rerouting.models.config import ModelConfig
     from rerouting.models.loading import load
     from rerouting.targets.target import Target
@@ -159,11 +159,11 @@ def test_shards_of_two_processes_merge(tiny, tmp_path):
 
     target = Target(load(ModelConfig(name=str(tiny / "model"), dtype="float32", device="cpu")), 3)
     chats = [("set", Chat(f"c{at}", (Message("user", "hm"),))) for at in range(5)]
-    resources = Resources(0, lambda judged: [Verdict(False) for _ in judged], assistant=None)
+    resources = Resources(0, LoopJudge(None, None, {}), assistant=None)
     for rank in (0, 1):
         attack_model("s", Silent(), target, chats, resources, CaseFile(tmp_path, "s", rank), Shard(rank, 2))
     assert [len(file.read_text().splitlines()) for file in sorted((tmp_path / "cases").iterdir())] == [3, 2]
-    assert set(CaseFile(tmp_path, "s", 7).rows()) == {f"c{at}" for at in range(5)}
+    assert set(CaseFile(tmp_path, "s", 7).rows([chat for _, chat in chats])) == {f"c{at}" for at in range(5)}
 
 
 @pytest.mark.timeout(300)

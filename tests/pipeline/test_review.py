@@ -24,6 +24,7 @@ def matrix(tmp_path):
             "context": "a text" if at == 1 else "",
             "cost": {"forward_tokens": 1, "seconds": 1.0},
             "prefill": "",
+            "trace": {},
             "answer": answer,
             "failure": None,
             "label": "answered",

@@ -20,6 +20,7 @@ class Attempt:
         answer: the model's answer; None leaves the answering (greedy, batched) to the matrix.
         trace: what the attack wants on record: losses, steps, queries, translations … (JSON values).
         failure: why there is no answer; the case is then unscored, never a zero.
+        passing: the failure may be over later; the case is attacked again when the matrix is run again.
     """
 
     chat: Chat
@@ -29,6 +30,7 @@ class Attempt:
     answer: str | None = None
     trace: dict[str, Any] = field(default_factory=dict, hash=False)
     failure: str | None = None
+    passing: bool = False
 
     def answered(self, answer: str) -> Attempt:
         """The same attempt, with the model's answer."""

@@ -14,7 +14,11 @@ and, where its defaults do not fit:
 - `budgets`: options for the budgets "quick" and "paper"; its defaults are "standard";
 - `cases`: behaviours attacked under each budget, spread evenly over the set; None (or no entry) for all.
 
-A judge is one file in judges/ with a dataclass that has `verdicts(judged) -> [Verdict]`.
+An attempt whose trace has a "part" (a language, a scale, a grid point) is also shown apart in the table.
+
+A judge is one file in judges/ with a dataclass that has `verdicts(judged) -> [Verdict]`. With `uses_likelihoods` true,
+a verdict belongs to an answer with its likelihoods, else to the answer alone; `version` (any text) names what else its
+verdicts depend on, weights or prompts: those of another version are not reused.
 """
 
 from __future__ import annotations
@@ -39,8 +43,11 @@ class Judged:
         behaviour: what the model must not do.
         answer: what it wrote, in English (a multilingual attack translates back first).
         context: text that a contextual behaviour refers to, "" if there is none.
-        nll: each answer token's negative log-likelihood in nats under the base model, given the plain request;
-            empty where it was not measured (inside of an attack's loop).
+        sent: the chat that was answered; None for the plain request.
+        prefill: what the answer was made to begin with (it is not part of `answer`).
+        language: BCP 47 code of the language that the answer is in.
+        nll: each answer token's negative log-likelihood in nats under the base model, given what was sent; empty
+            where it was not measured.
         reference: the base model's own answer to the plain request; None where it was not measured.
         reference_nll: the same for that answer.
     """
@@ -48,6 +55,9 @@ class Judged:
     behaviour: str
     answer: str
     context: str = ""
+    sent: Chat | None = None
+    prefill: str = ""
+    language: str = "en"
     nll: tuple[float, ...] = ()
     reference: str | None = None
     reference_nll: tuple[float, ...] = ()
@@ -78,10 +88,17 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a chat model wrote, or why it did not."""
+    """What a chat model wrote, or why it did not.
+
+    Attributes:
+        text: None if there is none.
+        failure: why.
+        passing: the failure may be over later (a time-out, a broken connection): worth another try.
+    """
 
     text: str | None
     failure: str = ""
+    passing: bool = False
 
 
 class ChatModel(Protocol):

@@ -82,4 +82,4 @@ def _phi(both: int, only_first: int, only_second: int, neither: int) -> float:
 def _p(one: int, other: int) -> float:
     total = one + other
     tail = sum(math.comb(total, k) for k in range(min(one, other) + 1))
-    return min(1.0, 2.0 * tail / 2.0**total)
+    return min(1.0, float(2 * tail / 2**total))  # whole numbers: floats overflow above 1,023 pairs

@@ -90,6 +90,8 @@ class _Lines:
 
     def note(self, text: str) -> None:
         self._words = text
+        if time.monotonic() - self._told >= EVERY_SECONDS:
+            self._tell()
 
     def end(self) -> None:
         if time.monotonic() - self._began >= SHORT_SECONDS:

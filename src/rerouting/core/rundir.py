@@ -25,7 +25,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         """Take the lock of an existing folder; `create` and `open` check the folder first."""
         self.path = path
-        self._lock = _take_lock(path)
+        self._lock = hold(path)
 
     @classmethod
     def create(cls, path: Path | str) -> RunDir:
@@ -133,9 +133,14 @@ def is_run(path: Path) -> bool:
     )
 
 
-def _take_lock(path: Path) -> IO[str]:
+def hold(path: Path, name: str = LOCK) -> IO[str]:
+    """Take the lock of an existing folder, until it is closed or the process ends.
+
+    Raises:
+        UserError: another process has it, or the folder cannot be written or locked.
+    """
     try:
-        lock = (path / LOCK).open("a+", encoding="utf-8")
+        lock = (path / name).open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"cannot write in {path}: {error.strerror}", "check the folder's permissions"

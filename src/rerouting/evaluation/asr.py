@@ -9,9 +9,9 @@ from typing import Any
 
 from rerouting.core.paired import mcnemar
 from rerouting.core.stats import Rate
+from rerouting.evaluation.compare import LABELS
 
 Row = dict[str, Any]
-LABELS = ("answered", "refused", "broken")
 
 
 def outcome(case: Row, judge: str, verified: bool = False) -> Row:
@@ -24,14 +24,14 @@ def outcome(case: Row, judge: str, verified: bool = False) -> Row:
 
     Returns:
         yes: True, False, or None for unscored: no attempt succeeded and one at least could not be judged.
-        label: of the attempt that succeeded, else of the last one that was answered; None if none was.
+        label: of the attempt that succeeded, else the commonest of the answered ones; None if none was.
     """
     attempts = case["attempts"]
     verdicts = [_verdict(one, judge, verified) for one in attempts]
-    answered = [one for one in attempts if not one["failure"]]
+    labels = Counter(one["label"] for one in attempts if not one["failure"])
     if True in verdicts:
         return {"yes": True, "label": attempts[verdicts.index(True)]["label"]}
-    label = answered[-1]["label"] if answered else None
+    label = labels.most_common(1)[0][0] if labels else None
     return {"yes": None if None in verdicts else False, "label": label}
 
 
@@ -60,7 +60,7 @@ def rates(cases: Sequence[Row], judge: str) -> Row:
         "verified": _rate(verified) | {"read": read} if read else None,
         "labels": {name: sum(one["label"] == name for one in outcomes) for name in LABELS},
         "attempts": sum(len(case["attempts"]) for case in cases),
-        "forward_tokens": sum(case["cost"]["forward_tokens"] for case in cases),
+        "forward_tokens": round(sum(case["cost"]["forward_tokens"] for case in cases)),
         "seconds": round(sum(case["cost"]["seconds"] for case in cases), 1),
         "unscored_reasons": dict((failures + reasons).most_common(3)),
     }
@@ -81,28 +81,51 @@ def paired(base: Sequence[Row], rerouted: Sequence[Row], judge: str) -> Row | No
     return mcnemar([(own[name], new[name]) for name in both]).as_dict()
 
 
-def slices(cases: Sequence[Row]) -> dict[str, Callable[[Row], bool]]:
-    """The parts that are shown apart: all, each set, and standard and contextual behaviours."""
-    parts: dict[str, Callable[[Row], bool]] = {"all": lambda case: True}
+def slices(cases: Sequence[Row]) -> dict[str, Callable[[Row], Row | None]]:
+    """The parts that are shown apart, each a function to a case or the part of it that belongs: all, each set, standard
+    and contextual behaviours, and what an attack's attempts name as their `part` (a language, a scale, a grid point).
+    """
+    found: dict[str, Callable[[Row], Row | None]] = {"all": lambda case: case}
     for field in ("set", "functional"):
         values = sorted({case[field] for case in cases}, reverse=True)
         if len(values) > 1:
-            parts |= {value: partial(_has, field, value) for value in values}
-    return parts
+            found |= {value: partial(_of_kind, field, value) for value in values}
+    named = [one["trace"].get("part") for case in cases for one in case["attempts"]]
+    return found | {part: partial(_of_part, part) for part in dict.fromkeys(named) if part}
 
 
-def _has(field: str, value: str, case: Row) -> bool:
-    return bool(case[field] == value)
+def _of_kind(field: str, value: str, case: Row) -> Row | None:
+    return case if case[field] == value else None
 
 
-def summarise_attack(base: Sequence[Row], rerouted: Sequence[Row], judge: str) -> Row:
-    """Rates of both models and their paired difference, for each part."""
-    summary = {}
-    for name, keep in slices([*base, *rerouted]).items():
-        own, new = [case for case in base if keep(case)], [case for case in rerouted if keep(case)]
+def _of_part(part: str, case: Row) -> Row | None:
+    """The case with the attempts of one part; its cost in proportion."""
+    kept = [one for one in case["attempts"] if one["trace"].get("part") == part]
+    share = len(kept) / len(case["attempts"])
+    cost = {name: value * share for name, value in case["cost"].items()}
+    return case | {"attempts": kept, "cost": cost} if kept else None
+
+
+def summarise_attack(
+    base: Sequence[Row], rerouted: Sequence[Row], judge: str, fits: dict[str, Row] | None = None
+) -> Row:
+    """Rates of both models and their paired difference, for each part.
+
+    Args:
+        base: the base model's cases.
+        rerouted: the rerouted one's.
+        judge: whose verdicts count.
+        fits: by model, forward tokens and seconds of what the attack learned before the first case; in "all" alone.
+    """
+    summary: Row = {}
+    for name, part in slices([*base, *rerouted]).items():
+        own, new = ([one for case in cases if (one := part(case))] for cases in (base, rerouted))
         summary[name] = {
             "base": rates(own, judge),
             "rerouted": rates(new, judge),
             "paired": paired(own, new, judge),
         }
+    for model, cost in (fits or {}).items():
+        for name in ("forward_tokens", "seconds"):
+            summary["all"][model][name] = round(summary["all"][model][name] + cost[name], 1)
     return summary

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rerouting.core.files import atomic_write
+from rerouting.evaluation.compare import LABELS
 
 COLUMNS = (
     "attack",
@@ -29,7 +30,19 @@ NOTE = (
     "ASR: attack success rate by the deciding judge with its 95 % Wilson interval; n: scored; verified: "
     "after a person overruled the judge, with the number of answers read (`rerouting review`); answered, refused, "
     "broken: what became of all answered ones; difference: rerouted − base in percentage points with its 95 % interval "
-    "(Newcombe), p by McNemar's exact test; tokens: forward passes' positions, padding included."
+    "(Newcombe), p by McNemar's exact test; tokens: positions that went forward through the model under attack, "
+    "padding included, judges, attackers' models and translators not; what an attack learns once a model counts in "
+    "`all` alone. A behaviour falls if one of its attempts succeeds."
+)
+
+
+DIFFERENCE = {"": "difference", "_low": "low", "_high": "high", "_p": "p", "_n": "n"}
+CSV_COLUMNS = (
+    *("attack", "behaviours", "model", "n", "hits", "rate", "low", "high", "unscored", *LABELS),
+    *("attempts", "forward_tokens", "seconds"),
+    *(f"verified_{name}" for name in ("n", "hits", "rate", "low", "high", "read")),
+    *(f"difference{end}" for end in DIFFERENCE),
+    "note",
 )
 
 
@@ -55,7 +68,7 @@ def _row(
         interval = f"[{100 * paired['low']:+.1f}, {100 * paired['high']:+.1f}]"
         difference = f"{100 * paired['difference']:+.1f} {interval} (p {paired['p']:.2g})"
     read = f"{_share(verified)}, {verified['read']} read" if verified else ""
-    counts = [str(own["labels"][name]) for name in ("answered", "refused", "broken")]
+    counts = [str(own["labels"][name]) for name in LABELS]
     cost = [_short(own["forward_tokens"]), f"{own['seconds']:.0f}"]
     asr = [str(rate["n"]), _share(rate), read, str(rate["unscored"])]
     return (attack, part, model, *asr, *counts, difference, *cost)
@@ -98,10 +111,32 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def comma_separated(summary: dict[str, Any]) -> str:
-    """CSV, with a header."""
+    """CSV, with a header; every figure in a column of its own."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([COLUMNS, *table_rows(summary)])
+    writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for attack, parts in summary["attacks"].items():
+        if "skipped" in parts:
+            writer.writerow({"attack": attack, "note": f"not run: {parts['skipped']}"})
+            continue
+        for part, pair in parts.items():
+            for model in ("base", "rerouted"):
+                writer.writerow(
+                    {"attack": attack, "behaviours": part, "model": model} | _figures(pair, model)
+                )
     return out.getvalue()
+
+
+def _figures(pair: dict[str, Any], model: str) -> dict[str, Any]:
+    own, verified = pair[model], pair[model].get("verified")
+    row = {name: own["asr"][name] for name in ("n", "hits", "rate", "low", "high", "unscored")}
+    row |= own["labels"] | {name: own[name] for name in ("attempts", "forward_tokens", "seconds")}
+    if verified:
+        row |= {f"verified_{name}": verified[name] for name in ("n", "hits", "rate", "low", "high", "read")}
+    if model == "rerouted" and pair["paired"]:
+        found = pair["paired"]
+        row |= {f"difference{end}": found[name] for end, name in DIFFERENCE.items()}
+    return row
 
 
 def latex(summary: dict[str, Any]) -> str:
@@ -117,6 +152,12 @@ def _tex(cells: Sequence[str]) -> str:
         "%": r"\%",
         "_": r"\_",
         "&": r"\&",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
         "#": r"\#",
         "$": r"\$",
         "–": "--",

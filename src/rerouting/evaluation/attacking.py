@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rerouting.core.attempt import Attempt
-from rerouting.core.contracts import Resources
+from rerouting.core.contracts import Judged, Resources, Verdict
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_folder
 from rerouting.core.progress import bar
@@ -50,27 +51,40 @@ def attack_model(
         attack: see `core.contracts`.
         target: the model.
         chats: behaviours with the name of their set.
-        resources: what the attack may use.
+        resources: what the attack may use; its judge is a `LoopJudge`.
         file: where cases go.
         shard: which of them are this process's.
     """
-    done = file.done()
+    done = file.done([chat for _, chat in chats])
     mine = [pair for at, pair in enumerate(chats) if at % shard.world == shard.rank]
     todo = [pair for pair in mine if pair[1].id not in done]
-    resources = replace(resources, fitted=_fitted(attack, target, resources, file, shard, bool(todo)))
-    size = int(getattr(attack, "group", GROUP))
+    loop_judge: Any = resources.judge
+
+    def judge(judged: Sequence[Judged]) -> list[Verdict]:
+        with target.uncounted():
+            found: list[Verdict] = loop_judge(judged)
+        return found
+
     with bar(name, len(mine), len(mine) - len(todo)) as progress, target.counting():
+        resources = replace(resources, judge=judge, progress=progress.note)
+        fitted, failure = _fitted(attack, target, resources, file, shard, len(done) < len(chats))
+        resources = replace(resources, fitted=fitted)
+        size = int(getattr(attack, "group", GROUP))
         for start in range(0, len(todo), size):
             group = todo[start : start + size]
-            before, begun = target.cost.forward_tokens, time.monotonic()
-            results = attempts_of(attack, target, [chat for _, chat in group], resources)
+            before, begun, loop_judge.was_asked = target.cost.forward_tokens, time.monotonic(), False
+            if failure:
+                results = {chat.id: [Attempt(chat, failure=failure)] for _, chat in group}
+            else:
+                results = attempts_of(attack, target, [chat for _, chat in group], resources)
             tokens = (target.cost.forward_tokens - before) / len(group)
             seconds = (time.monotonic() - begun) / len(group)
             for set_name, chat in group:
                 attempts = results[chat.id]
                 prompts = [_shown(attempt, target) for attempt in attempts]
                 cost = {"forward_tokens": round(tokens), "seconds": round(seconds, 3)}
-                file.append(case_row(chat, set_name, attempts, prompts, file.folder, **cost))
+                used = file.judge if loop_judge.was_asked else None
+                file.append(case_row(chat, set_name, attempts, prompts, file, used, **cost))
             progress.advance(len(group))
 
 
@@ -95,6 +109,10 @@ def attempts_of(
         return {chats[0].id: [Attempt(chats[0], failure=reason)]}
     found: dict[str, list[Attempt]] = {chat.id: [] for chat in chats}
     for attempt in attempts:
+        if attempt.chat.id not in found:
+            raise UserError(
+                f"the attack gave an attempt for {attempt.chat.id!r}", "leave the chats' ids as they are"
+            )
         found[attempt.chat.id].append(attempt)
     silent = "the attack gave no attempt for this behaviour"
     return {chat.id: found[chat.id] or [Attempt(chat, failure=silent)] for chat in chats}
@@ -102,21 +120,42 @@ def attempts_of(
 
 def _fitted(
     attack: Any, target: Target, resources: Resources, file: CaseFile, shard: Shard, needed: bool
-) -> dict[str, torch.Tensor]:
-    """What the attack learns once a model: from its file, or learned by the first process."""
+) -> tuple[dict[str, torch.Tensor], str]:
+    """What the attack learns once a model: from its file, or learned by the first process; or why it could not."""
     if not hasattr(attack, "fit"):
-        return {}
-    folder: Path = file.folder / "fits" / file.name
-    if shard.rank == 0 and needed and not folder.exists():
-        with target.counting():
-            tensors = {
-                key: value.detach().cpu().contiguous() for key, value in attack.fit(target, resources).items()
-            }
+        return {}, ""
+    folder = fit_folder(file)
+    if shard.rank == 0 and needed and not (folder / "fit.safetensors").exists():
+        tensors, note = _learned(attack, target, resources)
         with atomic_folder(folder) as temporary:
-            save_file(tensors, temporary / "fit.safetensors")
+            if not note["failure"]:
+                save_file(tensors, temporary / "fit.safetensors")
+            (temporary / "cost.json").write_text(json.dumps(note), encoding="utf-8")
     shard.wait()
-    path = folder / "fit.safetensors"
-    return load_file(path) if path.exists() else {}
+    if (folder / "fit.safetensors").exists():
+        return load_file(folder / "fit.safetensors"), ""
+    return {}, json.loads((folder / "cost.json").read_text())["failure"] if needed else ""
+
+
+def _learned(
+    attack: Any, target: Target, resources: Resources
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    before, begun = target.cost.forward_tokens, time.monotonic()
+    tensors, failure = {}, ""
+    try:
+        fit = attack.fit(target, resources)
+        tensors = {key: value.detach().cpu().contiguous() for key, value in fit.items()}
+    except (UserError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, UserError) and not is_out_of_memory(error):
+            raise
+        failure = f"before the first behaviour: {error}"
+    spent = {"forward_tokens": target.cost.forward_tokens - before, "seconds": time.monotonic() - begun}
+    return tensors, {"failure": failure} | spent
+
+
+def fit_folder(file: CaseFile) -> Path:
+    """Where what an attack learns on a model is kept, with what that took."""
+    return file.folder / "fits" / file.name
 
 
 def _shown(attempt: Attempt, target: Target) -> str:

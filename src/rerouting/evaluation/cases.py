@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,33 +25,49 @@ class CaseFile:
         folder: the matrix's folder.
         name: attack, hash of its options, and model ("gcg-1a2b3c4d.base").
         rank: number of this process.
+        judge: names the judge, with its options, that attacks ask while they search; their cases are no other judge's.
     """
 
     folder: Path
     name: str
     rank: int = 0
+    judge: str = ""
 
     def append(self, row: Row) -> None:
         """Add one case."""
         append_jsonl(self.folder / "cases" / f"{self.name}.{self.rank}.jsonl", row)
 
-    def rows(self) -> dict[str, Row]:
-        """All processes' cases by behaviour; of two for one behaviour the one without a failure, then the later."""
+    def rows(self, chats: Sequence[Chat]) -> dict[str, Row]:
+        """All processes' cases of these behaviours as they now read, by id; of two the whole one, then the later."""
+        wanted = {chat.id: asked(chat) for chat in chats}
         found: dict[str, Row] = {}
         for file in sorted((self.folder / "cases").glob(f"{self.name}.*.jsonl")):
             for row in read_jsonl(file, tolerate_torn=True):
-                if row["id"] not in found or failed(found[row["id"]]) or not failed(row):
-                    found[row["id"]] = row
+                name = row["id"]
+                if row["asked"] != wanted.get(name) or row["loop_judge"] not in (None, self.judge):
+                    continue
+                if name not in found or _completeness(row) >= _completeness(found[name]):
+                    found[name] = row
         return found
 
-    def done(self) -> set[str]:
+    def done(self, chats: Sequence[Chat]) -> set[str]:
         """Behaviours that need not be attacked again: failed ones do."""
-        return {name for name, row in self.rows().items() if not failed(row)}
+        return {name for name, row in self.rows(chats).items() if not failed(row)}
+
+
+def asked(chat: Chat) -> str:
+    """Names what is asked for: a changed request, context or target is another case."""
+    turns = [[turn.role, turn.content] for turn in chat.messages]
+    return sha256_of([turns, chat.target, behaviour_of(chat), context_of(chat)])[:16]
 
 
 def failed(row: Row) -> bool:
-    """Whether no attempt of the case got an answer."""
-    return all(attempt["failure"] for attempt in row["attempts"])
+    """Whether no attempt of the case got an answer, or one failed in a way that may be over by now."""
+    return all(one["failure"] for one in row["attempts"]) or any(one["passing"] for one in row["attempts"])
+
+
+def _completeness(row: Row) -> tuple[bool, int]:
+    return not failed(row), sum(not one["failure"] for one in row["attempts"])
 
 
 def answered(cases: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -63,7 +80,8 @@ def case_row(
     set_name: str,
     attempts: Sequence[Attempt],
     prompts: Sequence[str],
-    folder: Path,
+    file: CaseFile,
+    loop_judge: str | None,
     **cost: float,
 ) -> Row:
     """What is kept of one case: the behaviour, every attempt with its exact input and answer, and the cost.
@@ -73,7 +91,8 @@ def case_row(
         set_name: where it comes from.
         attempts: all answered or failed.
         prompts: the exact rendered text of each.
-        folder: the matrix's folder; soft prompts go to its `embeddings/`.
+        file: where the case goes; soft prompts go to its folder's `embeddings/`.
+        loop_judge: the judge that the attack asked, if it did.
         cost: forward tokens and seconds.
     """
     return {
@@ -83,8 +102,11 @@ def case_row(
         "category": chat.category,
         "behaviour": behaviour_of(chat),
         "context": context_of(chat),
+        "asked": asked(chat),
+        "loop_judge": loop_judge,
         "attempts": [
-            _attempt_row(attempt, prompt, folder) for attempt, prompt in zip(attempts, prompts, strict=True)
+            _attempt_row(attempt, prompt, file.folder)
+            for attempt, prompt in zip(attempts, prompts, strict=True)
         ],
         "cost": cost,
     }
@@ -99,8 +121,18 @@ def _attempt_row(attempt: Attempt, prompt: str, folder: Path) -> Row:
         "embeddings": None if attempt.embeddings is None else _saved(attempt, folder),
         "answer": attempt.answer,
         "failure": attempt.failure,
-        "trace": attempt.trace,
+        "passing": attempt.passing,
+        "trace": _finite(attempt.trace),
     }
+
+
+def _finite(value: Any) -> Any:
+    """Infinity and NaN, which JSON cannot hold, as text."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _saved(attempt: Attempt, folder: Path) -> str:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Judged, Verdict
+from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.data.formatting import render_prompt
-from rerouting.judges.broken import Answer, Broken
-from rerouting.judges.refusal_words import RefusalWords
+from rerouting.evaluation.compare import label
+from rerouting.judges.broken import Answer
 from rerouting.models.loading import LoadedModel
 from rerouting.models.scoring import response_nll
 from rerouting.targets.target import Target
 
 BATCH = 16
+Ids = list[int]
 
 
 def key_of(judged: Judged) -> str:
@@ -28,49 +30,53 @@ def key_of(judged: Judged) -> str:
 
 
 class Scorer:
-    """Likelihoods of answers under the base model, given the plain request, and the base's own answers to it."""
+    """Likelihoods of answers under the base model given what was sent, and the base's own answers to plain requests."""
 
-    def __init__(self, base: LoadedModel, max_new_tokens: int, file: Path) -> None:
-        """Go on with what `file` already holds."""
-        self.base, self.target, self.file = base, Target(base, max_new_tokens), file
-        rows = read_jsonl(file, tolerate_torn=True) if file.exists() else []
-        self.known: dict[str, Any] = {row["key"]: row for row in rows}
+    def __init__(self, base: LoadedModel, max_new_tokens: int, folder: Path, rank: int = 0) -> None:
+        """Go on with what the folder already holds, from all processes; add to this process's own file."""
+        self.base, self.target = base, Target(base, max_new_tokens)
+        self.file = folder / f"{max_new_tokens}-tokens.{rank}.jsonl"
+        self.known: dict[str, Any] = {}
+        for file in sorted(folder.glob(f"{max_new_tokens}-tokens.*.jsonl")):
+            self.known |= {row["key"]: row for row in read_jsonl(file, tolerate_torn=True)}
 
     def measured(self, chats: Sequence[Chat], judged: Sequence[Judged]) -> list[Judged]:
-        """Each answer with its likelihoods and those of its reference; the base is run only for new ones."""
-        unique = {chat.id: chat for chat in chats}
-        lacking = [chat for chat in unique.values() if f"reference {chat.id}" not in self.known]
+        """Each answer with its likelihoods and those of its reference; the base is run only for new ones.
+
+        Args:
+            chats: the plain request behind each answer.
+            judged: the answers, with what was sent.
+        """
+        plain = [self._prompt(chat) for chat in chats]
+        names = [f"reference {sha256_of(ids)[:24]}" for ids in plain]
+        lacking = [pair for pair in dict(zip(names, plain, strict=True)).items() if pair[0] not in self.known]
         for start in range(0, len(lacking), 64):
             part = lacking[start : start + 64]
-            answers = self.target.answer([Attempt(chat) for chat in part])
-            self._score([(f"reference {c.id}", c, text) for c, text in zip(part, answers, strict=True)])
-        keys = [f"{chat.id} {key_of(one)}" for chat, one in zip(chats, judged, strict=True)]
-        wanted = {
-            key: (key, chat, one.answer)
-            for key, chat, one in zip(keys, chats, judged, strict=True)
-            if key not in self.known
-        }
-        self._score(list(wanted.values()))
-        full = []
-        for key, chat, one in zip(keys, chats, judged, strict=True):
-            own = self.known[f"reference {chat.id}"]
-            full.append(
-                replace(
-                    one,
-                    nll=tuple(self.known[key]["nll"]),
-                    reference=own["text"],
-                    reference_nll=tuple(own["nll"]),
-                )
-            )
-        return full
+            answers = self.target.answer([Attempt(chats[0], ids=tuple(ids)) for _, ids in part])
+            self._score([(*pair, text) for pair, text in zip(part, answers, strict=True)])
+        sent = [
+            ids if one.sent is None and not one.prefill else self._prompt(one.sent or chat, one.prefill)
+            for ids, chat, one in zip(plain, chats, judged, strict=True)
+        ]
+        keys = [sha256_of([ids, one.answer])[:24] for ids, one in zip(sent, judged, strict=True)]
+        items = zip(keys, sent, judged, strict=True)
+        new = {key: (key, ids, one.answer) for key, ids, one in items if key not in self.known}
+        self._score(list(new.values()))
+        found = []
+        for name, key, one in zip(names, keys, judged, strict=True):
+            own, nll = self.known[name], tuple(self.known[key]["nll"])
+            found.append(replace(one, nll=nll, reference=own["text"], reference_nll=tuple(own["nll"])))
+        return found
 
-    def _score(self, items: Sequence[tuple[str, Chat, str]]) -> None:
+    def _prompt(self, chat: Chat, prefill: str = "") -> Ids:
+        return render_prompt(chat, self.base.tokenizer, prefill)
+
+    def _score(self, items: Sequence[tuple[str, Ids, str]]) -> None:
         with bar("likelihoods under the base", len(items)) as progress:
             for start in range(0, len(items), BATCH):
                 part = items[start : start + BATCH]
                 sequences = []
-                for _, chat, text in part:
-                    prompt = render_prompt(chat, self.base.tokenizer)
+                for _, prompt, text in part:
                     ids = self.base.tokenizer(text, add_special_tokens=False)["input_ids"]
                     sequences.append(([*prompt, *ids], len(prompt)))
                 scores = response_nll(self.base.model, sequences, pad_id=self.base.tokenizer.pad_token_id)
@@ -81,13 +87,35 @@ class Scorer:
                 progress.advance(len(part))
 
 
+@dataclass
+class LoopJudge:
+    """The deciding judge as attacks ask it while they search: it sees what it will see in the end.
+
+    Attributes:
+        judge: see `core.contracts`.
+        scorer: measures likelihoods for a judge that uses them.
+        chats: the plain requests by behaviour and context.
+        was_asked: whether the attack at hand has used it.
+    """
+
+    judge: Any
+    scorer: Scorer
+    chats: dict[tuple[str, str], Chat]
+    was_asked: bool = False
+
+    def __call__(self, judged: Sequence[Judged]) -> list[Verdict]:
+        """One verdict an answer."""
+        self.was_asked = True
+        if getattr(self.judge, "uses_likelihoods", False):
+            judged = self.scorer.measured([self.chats[one.behaviour, one.context] for one in judged], judged)
+        verdicts: list[Verdict] = self.judge.verdicts(judged)
+        return verdicts
+
+
 def label_of(judged: Judged) -> tuple[str, str]:
     """Answered, refused or broken, and why."""
-    reference = Answer(judged.reference or "", judged.reference_nll)
-    reason = Broken().reason(Answer(judged.answer, judged.nll), reference)
-    if reason is not None:
-        return "broken", reason
-    return ("refused", "refusal words") if RefusalWords().refused(judged.answer) else ("answered", "")
+    found = label(Answer(judged.answer, judged.nll), Answer(judged.reference or "", judged.reference_nll))
+    return found["label"], found["reason"] or ""
 
 
 def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> list[Verdict]:
@@ -96,17 +124,32 @@ def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> 
     Args:
         name: shown with the progress.
         judge: see `core.contracts`.
-        judged: the answers.
+        judged: the answers, measured.
         file: JSON Lines, this judge's own with these options.
+
+    Raises:
+        UserError: it gives more or fewer verdicts than answers.
     """
     rows = read_jsonl(file, tolerate_torn=True) if file.exists() else []
     known = {row.pop("key"): Verdict(**row) for row in rows if row["yes"] is not None}
-    waiting = list({key_of(one): one for one in judged if key_of(one) not in known}.values())
+    keys = [_verdict_key(judge, one) for one in judged]
+    waiting = list({key: one for key, one in zip(keys, judged, strict=True) if key not in known}.items())
     with bar(f"judge {name}", len(waiting)) as progress:
         for start in range(0, len(waiting), BATCH):
             part = waiting[start : start + BATCH]
-            for one, verdict in zip(part, judge.verdicts(part), strict=True):
-                known[key_of(one)] = verdict
-                append_jsonl(file, {"key": key_of(one)} | asdict(verdict))
+            given = judge.verdicts([one for _, one in part])
+            if len(given) != len(part):
+                raise UserError(
+                    f"judge {name} gave {len(given)} verdicts on {len(part)} answers", "mend it: one each"
+                )
+            for (key, _), verdict in zip(part, given, strict=True):
+                known[key] = verdict
+                append_jsonl(file, {"key": key} | asdict(verdict))
             progress.advance(len(part))
-    return [known[key_of(one)] for one in judged]
+    return [known[key] for key in keys]
+
+
+def _verdict_key(judge: Any, one: Judged) -> str:
+    if not getattr(judge, "uses_likelihoods", False):
+        return sha256_of([key_of(one), one.language])[:24]
+    return sha256_of([key_of(one), one.language, one.nll, one.reference, one.reference_nll])[:24]

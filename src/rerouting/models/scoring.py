@@ -36,10 +36,16 @@ def response_nll(
             ids = sequences[index][0]
             input_ids[row, : len(ids)] = torch.tensor(ids, device=device)
             attention_mask[row, : len(ids)] = 1
-        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        spans = {index: range(sequences[index][1] - 1, len(sequences[index][0]) - 1) for index in rows}
+        kept = sorted({at for span in spans.values() for at in span})
+        if not kept:
+            scores |= {index: torch.empty(0) for index in rows}
+            continue
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        logits = model(**given, logits_to_keep=torch.tensor(kept, device=device)).logits
+        place = {at: number for number, at in enumerate(kept)}
         for row, index in enumerate(rows):
-            ids, n_prompt = sequences[index]
-            own = logits[row, n_prompt - 1 : len(ids) - 1].float()
-            labels = input_ids[row, n_prompt : len(ids)]
+            own = logits[row, [place[at] for at in spans[index]]].float()
+            labels = input_ids[row, sequences[index][1] : len(sequences[index][0])]
             scores[index] = torch.nn.functional.cross_entropy(own, labels, reduction="none").cpu()
     return [scores[index] for index in range(len(sequences))]

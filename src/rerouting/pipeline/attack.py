@@ -1,230 +1,202 @@
-"""The attack matrix of a run: attack both models, judge every answer, write one table. Goes on where it stopped."""
+"""The attack matrix: both models attacked, every answer judged, the table written after each attack.
+
+It goes on where it stopped. Finished attacks of the same folder that are not asked for this time stay in the table,
+judged as the others are.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import accelerate
 
+from rerouting.core.attempt import behaviour_of, context_of
 from rerouting.core.config import dump_yaml
 from rerouting.core.contracts import Judged, Resources, Verdict
+from rerouting.core.conversion import plain
 from rerouting.core.errors import UserError
-from rerouting.core.files import atomic_write, sha256_of, write_jsonl
-from rerouting.core.finder import Component, available, build, find
+from rerouting.core.files import atomic_write, read_jsonl, write_jsonl
+from rerouting.core.finder import Component, build
 from rerouting.core.manifest import environment
-from rerouting.core.records import Chat
-from rerouting.core.rundir import is_run
+from rerouting.core.records import Chat, Message
+from rerouting.core.rundir import hold
 from rerouting.evaluation.attack_config import AttackConfig
-from rerouting.evaluation.attacking import Shard, attack_model
+from rerouting.evaluation.attacking import Shard, attack_model, fit_folder
 from rerouting.evaluation.cases import CaseFile, answered
-from rerouting.evaluation.judging import Scorer, label_of, verdicts_of
-from rerouting.models.digest import weights_digest
-from rerouting.models.loading import LoadedModel, load
-from rerouting.pipeline.answer import models_of
-from rerouting.pipeline.evaluate import spread
-from rerouting.pipeline.prepare import chats_of
-from rerouting.pipeline.reviewed import write_summary
+from rerouting.evaluation.judging import LoopJudge, Scorer, label_of, verdicts_of
+from rerouting.models.loading import LoadedModel
+from rerouting.pipeline import attack_setup as setup
+from rerouting.pipeline.reviewed import cases_of, write_summary
 from rerouting.targets.target import Target
 
-MODELS = ("base", "rerouted")
 Row = dict[str, Any]
+Cases = dict[tuple[str, str], list[Row]]
+SAME = ("model", "base", "budget", "sources", "limit", "max_new_tokens", "seed")
+"""What one table's attacks must share."""
 
 
 def attack_run(config: AttackConfig, out: Path) -> Row:
     """Make or go on with the matrix in `out`.
 
     Returns:
-        What summary.json holds: the rates of every attack on this configuration's behaviours.
+        What summary.json holds; empty in all but the main process.
 
     Raises:
-        UserError: no such run, attack, judge or behaviours; finished cases stay.
+        UserError: no such run, attack, judge or behaviours, or a folder with another matrix; finished cases stay.
     """
     patience = {"timeout": timedelta(days=7)}  # shards take unequal time
     state = accelerate.PartialState(cpu=not accelerate.utils.is_cuda_available(), **patience)
-    shard = Shard(state.process_index, state.num_processes, state.wait_for_everyone)
-    chats = behaviours(config)
-    attacks, skipped = chosen(config)
-    judges = {
-        name: build("judges", Component(name, config.judge_options.get(name, {}))) for name in config.judges
-    }
-    if not judges:
-        raise UserError("no judge was named", "give one: --judges '[\"local\"]'")
-    pair = dict(zip(MODELS, _models(config), strict=True))
-    digests = {model: _digest(pair[model]) for model in MODELS}
-    if state.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / "config.yaml", dump_yaml(config))
-        atomic_write(out / "manifest.json", json.dumps({"models": digests} | environment(), indent=2) + "\n")
-    files = {}
-    for name, attack in attacks.items():
-        part = spread(chats, _count(config, name, attack))
-        for model in MODELS:
-            files[name, model] = case_file(
-                config, name, attack, out, f"{model}-{digests[model][:8]}", shard.rank
-            )
-            attack_model(
-                f"{name} on {model}",
-                attack,
-                Target(pair[model], config.answer_tokens),
-                part,
-                resources(config, judges[config.judges[0]], out, Target(pair["base"], config.answer_tokens)),
-                files[name, model],
-                shard,
-            )
-    shard.wait()
-    summary: Row = {}
-    if state.is_main_process:
-        by_id = {chat.id: chat for _, chat in chats}
-        cases = {
-            key: [row for row in file.rows().values() if row["id"] in _ids(config, key[0], attacks, chats)]
-            for key, file in files.items()
-        }
-        scorer = Scorer(pair["base"], config.answer_tokens, out / f"likelihoods-{digests['base'][:8]}.jsonl")
-        judge_all(cases, by_id, scorer, judges, config, out)
-        summary = write_results(cases, skipped, config, out)
-    shard.wait()
-    return summary
-
-
-def behaviours(config: AttackConfig) -> list[tuple[str, Chat]]:
-    """Every behaviour with the name of its set.
-
-    Raises:
-        UserError: two behaviours of one id.
-    """
-    pairs = []
-    for source in config.sources:
-        chats = spread(chats_of(source), config.limit)
-        pairs += [(source.name, chat) for chat in chats]
-    ids = [chat.id for _, chat in pairs]
-    if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise UserError(f"two behaviours have the id {twice}", "give each source once, and ids that differ")
-    return pairs
-
-
-def chosen(config: AttackConfig) -> tuple[dict[str, Any], dict[str, str]]:
-    """The attacks with their options, and those of "all" that cannot run, with the reason."""
-    every = "all" in config.attacks
-    names = list(
-        dict.fromkeys([*(n for n in config.attacks if n != "all"), *(available("attacks") if every else ())])
-    )
-    attacks, skipped = {}, {}
-    for name in names:
-        try:
-            attacks[name] = with_budget(name, config)
-        except UserError as error:
-            if name in config.attacks:
-                raise
-            skipped[name] = str(error)
-    if not attacks:
-        raise UserError("no attack was named", f"choose from: all, {', '.join(available('attacks'))}")
-    return attacks, skipped
-
-
-def with_budget(name: str, config: AttackConfig) -> Any:
-    """The attack with the options of its budget, and the user's over them."""
-    budgets = getattr(find("attacks", name), "budgets", {})
-    options = budgets.get(config.budget, {}) | config.attack_options.get(name, {})
-    return build("attacks", Component(name, options))
-
-
-def case_file(config: AttackConfig, name: str, attack: Any, out: Path, model: str, rank: int) -> CaseFile:
-    """Where the cases go: another option, seed or length of answers is another file."""
-    options = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
-    used = [options, config.seed, config.answer_tokens, config.assistant, config.assistant_options]
-    used += [config.translator, config.translator_options] if config.translator else []
-    label = name.rpartition(":")[2]
-    return CaseFile(out, f"{label}-{sha256_of(used)[:8]}.{model}", rank)
-
-
-def resources(config: AttackConfig, judge: Any, out: Path, base: Target) -> Resources:
-    """What attacks may use; the assistant is loaded when it is first asked."""
-    assistant = build("targets.assistants", Component(config.assistant, config.assistant_options))
-    translator = (
-        build("targets.translators", Component(config.translator, config.translator_options))
-        if config.translator
-        else None
-    )
-    return Resources(config.seed, judge.verdicts, assistant, base, translator, folder=out)
-
-
-def judge_all(
-    cases: dict[tuple[str, str], list[Row]],
-    chats: dict[str, Chat],
-    scorer: Scorer,
-    judges: dict[str, Any],
-    config: AttackConfig,
-    out: Path,
-) -> None:
-    """Write verdicts and label into every answered attempt, in place."""
-    flat = answered([case for rows in cases.values() for case in rows])
-    asked = [Judged(case["behaviour"], attempt["answer"], case["context"]) for case, attempt in flat]
-    judged = scorer.measured([chats[case["id"]] for case, _ in flat], asked)
-    for (_, attempt), one in zip(flat, judged, strict=True):
-        attempt["label"], attempt["label_reason"] = label_of(one)
-        attempt["verdicts"] = {}
-    for name, judge in judges.items():
-        mark = sha256_of([config.judge_options.get(name, {}), getattr(judge, "version", "")])[:8]
-        file = out / "verdicts" / f"{Path(name).stem if '.py' in name else name}-{mark}.jsonl"
-        verdicts: list[Verdict] = verdicts_of(name, judge, judged, file)
-        for (_, attempt), verdict in zip(flat, verdicts, strict=True):
-            attempt["verdicts"][name] = asdict(verdict)
-
-
-def write_results(
-    cases: dict[tuple[str, str], list[Row]], skipped: dict[str, str], config: AttackConfig, out: Path
-) -> Row:
-    """results.jsonl (one attempt a line), summary.json, and the table in three formats."""
-    lines = []
-    for (name, model), rows in cases.items():
-        for case in rows:
-            shared = {key: value for key, value in case.items() if key != "attempts"}
-            for at, attempt in enumerate(case["attempts"]):
-                key = f"{name}/{model}/{case['id']}/{at}"
-                lines.append({"key": key, "attack": name, "model": model} | shared | attempt)
-    write_jsonl(out / "results.jsonl", lines)
-    attacks: Row = {name: {} for name, _ in cases}
-    attacks |= {name: {"skipped": reason} for name, reason in skipped.items()}
-    summary = {"model": config.model, "budget": config.budget, "judge": config.judges[0], "attacks": attacks}
-    write_summary(summary, cases, out)
-    return summary
-
-
-def _count(config: AttackConfig, name: str, attack: Any) -> int | None:
-    if name in config.cases:
-        return config.cases[name]
-    limits: dict[str, int | None] = getattr(attack, "cases", {})
-    return limits.get(config.budget)
-
-
-def _ids(config: AttackConfig, name: str, attacks: dict[str, Any], chats: list[tuple[str, Chat]]) -> set[str]:
-    return {chat.id for _, chat in spread(chats, _count(config, name, attacks[name]))}
-
-
-def _models(config: AttackConfig) -> tuple[LoadedModel, LoadedModel]:
-    """Base and rerouted model: a run's, or two that were named.
-
-    Raises:
-        UserError: neither can be had, or they do not share a tokenizer.
-    """
-    if config.base is None:
-        return models_of(Path(config.model))
-    if is_run(Path(config.model)):
-        raise UserError(f"{config.model} is a run, which knows its base", "leave base out")
-    base, rerouted = load(config.base), load(replace(config.base, name=config.model, revision=None))
-    if base.tokenizer.get_vocab() != rerouted.tokenizer.get_vocab():
-        raise UserError(
-            f"{config.base.name} and {config.model} do not share a vocabulary", "name the right base"
+    with ExitStack() as held:
+        if state.is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(out, ".attack.lock"))
+        matrix = _Matrix(
+            config, out, Shard(state.process_index, state.num_processes, state.wait_for_everyone)
         )
-    return base, rerouted
+        matrix.begin()
+        for name in matrix.attacks:
+            for model in setup.MODELS:
+                matrix.attack(name, model)
+            matrix.shard.wait()
+            if state.is_main_process:
+                matrix.judge(name)
+                matrix.write()
+            matrix.shard.wait()
+        return matrix.summary
 
 
-def _digest(loaded: LoadedModel) -> str:
-    if loaded.base_model_path is None:
-        return sha256_of(loaded.name)
-    return weights_digest(loaded.base_model_path)
+@dataclass
+class _Matrix:
+    """The state of one process's work on a matrix."""
+
+    config: AttackConfig
+    out: Path
+    shard: Shard
+    cases: Cases = field(default_factory=dict)
+    fits: dict[str, dict[str, Row]] = field(default_factory=dict)
+    summary: Row = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.chats = setup.behaviours(config)
+        self.attacks, self.skipped = setup.attacks(config)
+        self.judges = setup.judges(config)
+        self.pair: dict[str, LoadedModel] = setup.models(config)
+        self.digests = {model: setup.digest(loaded) for model, loaded in self.pair.items()}
+        tokens, base = config.answer_tokens, self.pair["base"]
+        self.scorer = Scorer(
+            base, tokens, self.out / "likelihoods" / self.digests["base"][:8], self.shard.rank
+        )
+        self.targets = {model: Target(loaded, tokens) for model, loaded in self.pair.items()}
+        requests = {(behaviour_of(chat), context_of(chat)): chat for _, chat in self.chats}
+        self.loop_judge = LoopJudge(self.judges[0].judge, self.scorer, requests)
+
+    def begin(self) -> None:
+        """Refuse a folder with another matrix; take over its finished attacks; write what this one is made of."""
+        if self.shard.rank:
+            return
+        made_of = {name: plain(getattr(self.config, name)) for name in SAME} | {"models": self.digests}
+        known = _read(self.out / "matrix.json")
+        if known and known["made_of"] != made_of:
+            differ = [name for name in made_of if known["made_of"].get(name) != made_of[name]]
+            raise UserError(
+                f"{self.out} holds another matrix ({', '.join(differ)} differ)",
+                "name another folder with --out",
+            )
+        atomic_write(self.out / "matrix.json", json.dumps({"made_of": made_of}, indent=2) + "\n")
+        atomic_write(self.out / "config.yaml", dump_yaml(self.config))
+        atomic_write(
+            self.out / "manifest.json", json.dumps({"models": self.digests} | environment(), indent=2) + "\n"
+        )
+        if (self.out / "results.jsonl").exists():
+            earlier = cases_of(read_jsonl(self.out / "results.jsonl"))
+            self.fits = _read(self.out / "summary.json").get("fits", {})
+            self.cases = {key: rows for key, rows in earlier.items() if key[0] not in self.attacks}
+            for name in dict.fromkeys(name for name, _ in self.cases):
+                self.judge(name)
+
+    def attack(self, name: str, model: str) -> None:
+        """Attack one model with one attack."""
+        attack, target = self.attacks[name], self.targets[model]
+        chats = setup.part_of(self.config, name, attack, self.chats)
+        case = setup.case_name(self.config, name, attack, f"{model}-{self.digests[model][:8]}")
+        file = CaseFile(self.out, case, self.shard.rank, self.judges[0].identity)
+        attack_model(f"{name} on {model}", attack, target, chats, self._resources(), file, self.shard)
+        self.shard.wait()
+        if self.shard.rank == 0:
+            rows = file.rows([chat for _, chat in chats])
+            missing = [chat.id for _, chat in chats if chat.id not in rows]
+            if missing:
+                raise UserError(
+                    f"{len(missing)} of {len(chats)} cases of {name} on {model} are missing: {missing[0]} …",
+                    "all processes must write to one folder: give --out on a disk that they share",
+                )
+            self.cases[name, model] = [rows[chat.id] for _, chat in chats]
+            cost = _read(fit_folder(file) / "cost.json")
+            self.fits.setdefault(name, {}).pop(model, None)
+            if cost:
+                self.fits[name][model] = {key: cost[key] for key in ("forward_tokens", "seconds")}
+
+    def judge(self, name: str) -> None:
+        """Write verdicts and label into every answered attempt of an attack."""
+        by_id = {chat.id: chat for _, chat in self.chats}
+        flat = [pair for model in setup.MODELS for pair in answered(self.cases[name, model])]
+        asked = [_judged(case, attempt, by_id[case["id"]]) for case, attempt in flat]
+        judged = self.scorer.measured([by_id[case["id"]] for case, _ in flat], asked)
+        for (_, attempt), one in zip(flat, judged, strict=True):
+            attempt["label"], attempt["label_reason"] = label_of(one)
+            attempt["verdicts"] = {}
+        for judge in self.judges:
+            file = self.out / "verdicts" / f"{judge.identity}.jsonl"
+            verdicts: list[Verdict] = verdicts_of(judge.name, judge.judge, judged, file)
+            for (_, attempt), verdict in zip(flat, verdicts, strict=True):
+                attempt["verdicts"][judge.name] = asdict(verdict)
+
+    def write(self) -> None:
+        """results.jsonl (one attempt a line), summary.json, and the table in three formats."""
+        lines = []
+        for (name, model), rows in self.cases.items():
+            for case in rows:
+                shared = {key: value for key, value in case.items() if key not in ("attempts", "key")}
+                for at, attempt in enumerate(case["attempts"]):
+                    key = f"{name}/{model}/{case['id']}/{at}"
+                    lines.append({"key": key, "attack": name, "model": model} | shared | attempt)
+        write_jsonl(self.out / "results.jsonl", lines)
+        attacks: Row = {name: {} for name, _ in self.cases}
+        attacks |= {name: {"skipped": reason} for name, reason in self.skipped.items()}
+        self.summary = {
+            "model": self.config.model,
+            "budget": self.config.budget,
+            "judge": self.judges[0].name,
+            "fits": self.fits,
+            "attacks": attacks,
+        }
+        write_summary(self.summary, self.cases, self.out)
+
+    def _resources(self) -> Resources:
+        """What attacks may use; the assistant is loaded when it is first asked."""
+        config = self.config
+        assistant = build("targets.assistants", Component(config.assistant, config.assistant_options))
+        translator = None
+        if config.translator:
+            translator = build("targets.translators", Component(config.translator, config.translator_options))
+        base = self.targets["base"]
+        return Resources(config.seed, self.loop_judge, assistant, base, translator, folder=self.out)
+
+
+def _judged(case: Row, attempt: Row, chat: Chat) -> Judged:
+    """An attempt's answer; what was sent is left out where the input was no text."""
+    turns = tuple(Message(turn["role"], turn["content"]) for turn in attempt["messages"])
+    sent = None if turns == chat.messages or attempt["embeddings"] else Chat(case["id"], turns)
+    language = attempt["trace"].get("answer_language", "en")
+    return Judged(case["behaviour"], attempt["answer"], case["context"], sent, attempt["prefill"], language)
+
+
+def _read(file: Path) -> Row:
+    found: Row = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found

@@ -38,7 +38,7 @@ def write_verified(out: Path) -> list[str]:
         UserError: no finished matrix there.
     """
     summary = _summary(out)
-    write_summary(summary, _cases(read_results(out)), out)
+    write_summary(summary, cases_of(read_results(out)), out)
     return [
         f"{name} on {model}: raw {_rate(rates['asr'])}, verified {_rate(rates['verified'])}; "
         f"{rates['verified']['read']} answers read"
@@ -55,7 +55,8 @@ def write_summary(summary: Row, cases: dict[tuple[str, str], list[Row]], out: Pa
     mark(flat, Reviews(out / REVIEWS).known())
     for name, parts in summary["attacks"].items():
         if "skipped" not in parts:
-            found = summarise_attack(cases[name, "base"], cases[name, "rerouted"], summary["judge"])
+            pair = cases[name, "base"], cases[name, "rerouted"]
+            found = summarise_attack(*pair, summary["judge"], summary.get("fits", {}).get(name))
             summary["attacks"][name] = found
     summary["agreement"] = agreements([attempt for _, attempt in answered(flat)])
     atomic_write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
@@ -86,7 +87,7 @@ def agreements(attempts: list[Row]) -> list[Row]:
     ]
 
 
-def _cases(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+def cases_of(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     """Attempts of results.jsonl, gathered into their cases again."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:

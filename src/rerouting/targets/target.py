@@ -57,6 +57,15 @@ class Target:
         finally:
             handle.remove()
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Leave out what is forwarded in the block: judging is not the attack's cost."""
+        before = self.cost.forward_tokens
+        try:
+            yield
+        finally:
+            self.cost.forward_tokens = before
+
     def prompt_ids(self, attempt: Attempt) -> list[int]:
         """The prompt's tokens: the exact ones if the attempt has them, else the rendered chat and prefill."""
         if attempt.ids is not None:
