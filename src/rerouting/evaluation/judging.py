@@ -9,6 +9,7 @@ from typing import Any
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Judged, Verdict
+from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
@@ -90,6 +91,22 @@ def label_of(judged: Judged) -> tuple[str, str]:
     return ("refused", "refusal words") if RefusalWords().refused(judged.answer) else ("answered", "")
 
 
+def verdict_file(out: Path, name: str, judge: Any, options: dict[str, Any]) -> Path:
+    """Where a judge's verdicts are kept: other options, another version, or edited code is another file.
+
+    Args:
+        out: the matrix's folder.
+        name: as the user gave it.
+        judge: see `core.contracts`.
+        options: as the user gave them.
+    """
+    used: list[Any] = [options, getattr(judge, "version", "")]
+    label, _, attribute = name.partition(".py:")
+    if attribute:
+        used += [attribute, Path(f"{label}.py").expanduser().read_bytes().hex()]
+    return out / "verdicts" / f"{Path(label).name}-{sha256_of(used)[:8]}.jsonl"
+
+
 def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> list[Verdict]:
     """One verdict an answer, from the file where it is there; unscored ones are asked for again.
 
@@ -98,6 +115,9 @@ def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> 
         judge: see `core.contracts`.
         judged: the answers.
         file: JSON Lines, this judge's own with these options.
+
+    Raises:
+        UserError: the judge gave more or fewer verdicts than answers.
     """
     rows = read_jsonl(file, tolerate_torn=True) if file.exists() else []
     known = {row.pop("key"): Verdict(**row) for row in rows if row["yes"] is not None}
@@ -105,7 +125,13 @@ def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> 
     with bar(f"judge {name}", len(waiting)) as progress:
         for start in range(0, len(waiting), BATCH):
             part = waiting[start : start + BATCH]
-            for one, verdict in zip(part, judge.verdicts(part), strict=True):
+            verdicts = judge.verdicts(part)
+            if len(verdicts) != len(part):
+                raise UserError(
+                    f"judge {name} gave {len(verdicts)} verdicts for {len(part)} answers",
+                    'return one an answer, in order; Verdict(None, "why") where it cannot tell',
+                )
+            for one, verdict in zip(part, verdicts, strict=True):
                 known[key_of(one)] = verdict
                 append_jsonl(file, {"key": key_of(one)} | asdict(verdict))
             progress.advance(len(part))

@@ -20,7 +20,7 @@ from rerouting.core.records import Chat
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model
 from rerouting.evaluation.cases import CaseFile, answered
-from rerouting.evaluation.judging import Scorer, label_of, verdicts_of
+from rerouting.evaluation.judging import Scorer, label_of, verdict_file, verdicts_of
 from rerouting.models.digest import weights_digest
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.answer import models_of
@@ -168,8 +168,7 @@ def judge_all(
         attempt["label"], attempt["label_reason"] = label_of(one)
         attempt["verdicts"] = {}
     for name, judge in judges.items():
-        mark = sha256_of([config.judge_options.get(name, {}), getattr(judge, "version", "")])[:8]
-        file = out / "verdicts" / f"{Path(name).stem if '.py' in name else name}-{mark}.jsonl"
+        file = verdict_file(out, name, judge, config.judge_options.get(name, {}))
         verdicts: list[Verdict] = verdicts_of(name, judge, judged, file)
         for (_, attempt), verdict in zip(flat, verdicts, strict=True):
             attempt["verdicts"][name] = asdict(verdict)
