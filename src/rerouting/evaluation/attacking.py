@@ -95,6 +95,11 @@ def attempts_of(
         return {chats[0].id: [Attempt(chats[0], failure=reason)]}
     found: dict[str, list[Attempt]] = {chat.id: [] for chat in chats}
     for attempt in attempts:
+        if attempt.chat.id not in found:
+            raise UserError(
+                f"the attack gave an attempt for {attempt.chat.id!r}, which it was not asked to attack",
+                "let each attempt's chat keep its id, as ask(chat, text) and replace(chat, …) do",
+            )
         found[attempt.chat.id].append(attempt)
     silent = "the attack gave no attempt for this behaviour"
     return {chat.id: found[chat.id] or [Attempt(chat, failure=silent)] for chat in chats}

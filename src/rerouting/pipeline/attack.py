@@ -47,11 +47,7 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
     shard = Shard(state.process_index, state.num_processes, state.wait_for_everyone)
     chats = behaviours(config)
     attacks, skipped = chosen(config)
-    judges = {
-        name: build("judges", Component(name, config.judge_options.get(name, {}))) for name in config.judges
-    }
-    if not judges:
-        raise UserError("no judge was named", "give one: --judges '[\"local\"]'")
+    judges = judges_of(config)
     pair = dict(zip(MODELS, models_of(Path(config.model)), strict=True))
     digests = {model: _digest(pair[model]) for model in MODELS}
     if state.is_main_process:
@@ -125,11 +121,31 @@ def chosen(config: AttackConfig) -> tuple[dict[str, Any], dict[str, str]]:
     return attacks, skipped
 
 
+def judges_of(config: AttackConfig) -> dict[str, Any]:
+    """The judges with their options, the deciding one first.
+
+    Raises:
+        UserError: none was named, or one cannot judge.
+    """
+    judges = {
+        name: build("judges", Component(name, config.judge_options.get(name, {}))) for name in config.judges
+    }
+    if not judges:
+        raise UserError("no judge was named", "give one: --judges '[\"local\"]'")
+    for name, judge in judges.items():
+        if not hasattr(judge, "verdicts"):
+            raise UserError(f"{name} has no method `verdicts`", "see docs/adding_a_judge.md")
+    return judges
+
+
 def with_budget(name: str, config: AttackConfig) -> Any:
     """The attack with the options of its budget, and the user's over them."""
     budgets = getattr(find("attacks", name), "budgets", {})
     options = budgets.get(config.budget, {}) | config.attack_options.get(name, {})
-    return build("attacks", Component(name, options))
+    attack = build("attacks", Component(name, options))
+    if not (hasattr(attack, "run") or hasattr(attack, "prompts")):
+        raise UserError(f"{name} has no method `run` or `prompts`", "see docs/adding_an_attack.md")
+    return attack
 
 
 def case_file(config: AttackConfig, name: str, attack: Any, out: Path, model: str, rank: int) -> CaseFile:
