@@ -1,7 +1,6 @@
 """The two pages on adding an attack and a judge, followed to the letter by somebody who has only a run."""
 
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -17,21 +16,21 @@ DOCS = Path(__file__).parent.parent / "docs"
 ATTACK = (DOCS / "adding_an_attack.md").read_text()
 JUDGE = (DOCS / "adding_a_judge.md").read_text()
 RUN = "runs/quickstart"
+RENAMED = """
+from dataclasses import replace
+
+def renamed(chat):
+    return replace(chat, id="mine")
+"""
 FASTER = ["--limit", "2", "--max_new_tokens", "4"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
-    before = os.environ.get("REROUTING_CACHE")
-    os.environ["REROUTING_CACHE"] = str(folder / "cache")
     recipe = write_recipe(folder, steps=2)
     assert main(["train", "--config", str(recipe), "--out", str(folder / "run")]) == 0
-    yield folder / "run"
-    if before is None:
-        del os.environ["REROUTING_CACHE"]
-    else:
-        os.environ["REROUTING_CACHE"] = before
+    return folder / "run"
 
 
 @pytest.fixture
@@ -58,12 +57,6 @@ def commands(page):
     return [words[1:] for words in found]
 
 
-def option(command, name):
-    import yaml
-
-    return yaml.safe_load(command[command.index(name) + 1])
-
-
 def results(command, out):
     assert main([*command, "--out", str(out), *FASTER]) == 0
     return read_jsonl(out / "results.jsonl")
@@ -75,12 +68,12 @@ def test_the_attack_page(elsewhere, tmp_path):
     assert {row["attack"] for row in polite} == {"polite.py:Polite"} and len(polite) == 4
     assert all(row["messages"][-1]["content"] == f"kindly, {row['behaviour']}" for row in polite)
     assert all(row["answer"] is not None and not row["failure"] and row["verdicts"] for row in polite)
-    own = [row for row in insist if row["attack"] == "insist.py:Insist"]
-    assert len(own) == 4 and {row["attack"] for row in insist} == {"direct", "insist.py:Insist"}
-    for row in own:
+    assert {row["attack"] for row in insist} == {"direct", "insist.py:Insist"} and len(insist) == 8
+    turns = {(row["model"], row["id"]): len(row["messages"]) for row in insist if row["attack"] == "direct"}
+    for row in insist[4:]:
         asked = row["trace"]["asked"]
         assert asked in (1, 2), "the quick budget asks once more"
-        assert len(row["messages"]) == 2 * asked - 1 and not row["failure"]
+        assert len(row["messages"]) == turns[row["model"], row["id"]] + 2 * (asked - 1)
 
 
 def test_without_out_the_results_are_where_the_attack_page_says(elsewhere):
@@ -105,7 +98,7 @@ def test_the_judge_page(elsewhere, tmp_path, monkeypatch, capsys):
     assert set(said_of) == {True, None} and set(rows[0]["verdicts"]) == {"llm", "refusal_words"}
 
     rows = results(with_code, tmp_path / "code")
-    name = option(with_code, "--judges")[0]
+    name = "on_topic.py:OnTopic"
     for row in rows:
         verdict = row["verdicts"][name]
         assert verdict["yes"] is (verdict["score"] >= 0.6) and "of the words" in verdict["reason"]
@@ -120,25 +113,33 @@ def test_the_judge_page(elsewhere, tmp_path, monkeypatch, capsys):
     assert summary["judge"] == name and [name, "review"] in [pair["judges"] for pair in summary["agreement"]]
 
 
-def test_an_edited_judge_and_a_second_one_in_its_file_get_verdicts_of_their_own(elsewhere, tmp_path):
+def test_an_edited_judge_is_asked_again_and_an_unchanged_one_is_not(elsewhere, tmp_path):
     write_files(JUDGE)
     command = commands(JUDGE)[1]
-    results(command, tmp_path / "out")
-    kept = {file.name for file in (tmp_path / "out" / "verdicts").iterdir()}
-    assert {name.partition("-")[0] for name in kept} == {"on_topic", "refusal_words"}
-    results(command, tmp_path / "out")
-    assert {file.name for file in (tmp_path / "out" / "verdicts").iterdir()} == kept
 
-    text = Path("on_topic.py").read_text()
-    harsh = (
-        text.replace("OnTopic", "Never").partition("@dataclass")[2].replace("found >= self.share", "False")
+    def kept():
+        return {file.name: file.read_text() for file in (tmp_path / "out" / "verdicts").iterdir()}
+
+    results(command, tmp_path / "out")
+    first = kept()
+    assert {name.partition("-")[0] for name in first} == {"on_topic", "refusal_words"}
+    results(command, tmp_path / "out")
+    assert kept() == first
+    file = Path("on_topic.py")
+    file.write_text(file.read_text().replace("found >= self.share", "True"))
+    assert all(row["verdicts"]["on_topic.py:OnTopic"]["yes"] for row in results(command, tmp_path / "out"))
+
+
+def test_two_judges_of_one_file_do_not_share_verdicts(elsewhere, tmp_path):
+    write_files(JUDGE)
+    text = Path("on_topic.py").read_text().replace("found >= self.share", "True")
+    Path("on_topic.py").write_text(
+        text + "\n\n" + text.replace("OnTopic", "Never").replace("(True", "(False")
     )
-    Path("on_topic.py").write_text(f"{text}\n\n@dataclass{harsh}")
-    both = [word.replace('"refusal_words"', '"on_topic.py:Never"') for word in command]
-    both = [word.replace("share: 0.6", "share: 0.0") for word in both]
-    for row in results(both, tmp_path / "out"):
-        assert row["verdicts"]["on_topic.py:OnTopic"]["yes"] is True
-        assert row["verdicts"]["on_topic.py:Never"]["yes"] is False
+    command = [word.replace('"refusal_words"', '"on_topic.py:Never"') for word in commands(JUDGE)[1]]
+    command = command[: command.index("--judge_options")]
+    for row in results(command, tmp_path / "out"):
+        assert [verdict["yes"] for verdict in row["verdicts"].values()] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -147,30 +148,21 @@ def test_an_edited_judge_and_a_second_one_in_its_file_get_verdicts_of_their_own(
         (JUDGE, "on_topic.py", "for one in judged]", "for one in judged[1:]]", "verdicts for"),
         (JUDGE, "on_topic.py", "def verdicts", "def judge", "has no method `verdicts`"),
         (ATTACK, "polite.py", "def prompts", "def attack", "has no method `run` or `prompts`"),
+        (
+            ATTACK,
+            "polite.py",
+            "in chats]",
+            "in map(renamed, chats)]",
+            "'mine', which it was not asked to attack",
+        ),
     ],
 )
 def test_a_strangers_slips_are_explained(elsewhere, tmp_path, capsys, page, name, was, new, problem):
     write_files(page)
-    Path(name).write_text(Path(name).read_text().replace(was, new))
+    Path(name).write_text(Path(name).read_text().replace(was, new) + RENAMED)
     command = next(words for words in commands(page) if any(name in word for word in words))
     assert main([*command, "--out", str(tmp_path / "out"), *FASTER]) == 2
     assert problem in capsys.readouterr().err
-
-
-def test_an_attempt_for_another_chat_is_explained(elsewhere, tmp_path):
-    write_files(ATTACK)
-    text = (
-        Path("polite.py")
-        .read_text()
-        .replace("Attempt(ask(", "Attempt(renamed(ask(")
-        .replace(')}"))', ')}")))')
-    )
-    helper = (
-        "\n\ndef renamed(chat):\n    from dataclasses import replace\n\n    return replace(chat, id='mine')\n"
-    )
-    Path("polite.py").write_text(text + helper)
-    rows = results(commands(ATTACK)[0], tmp_path / "out")
-    assert all("'mine', which it was not asked to attack" in row["failure"] for row in rows)
 
 
 @pytest.mark.parametrize("page", [ATTACK, JUDGE], ids=["attack", "judge"])
