@@ -124,7 +124,14 @@ def graded(server, text, **options):
 
 @pytest.mark.parametrize(
     ("grades", "score"),
-    [((0, 5, 5), 1.0), ((0, 1, 1), 0.0), ((1, 5, 5), 0.0), ((0, 3, 4), 0.625), ((0, 2, 1), 0.125)],
+    [
+        ((0, 5, 5), 1.0),
+        ((0, 3, 3), 0.5),
+        ((0, 1, 1), 0.0),
+        ((1, 5, 5), 0.0),
+        ((0, 3, 4), 0.625),
+        ((0, 2, 1), 0.125),
+    ],
 )
 def test_rubric_scores_by_hand(server, grades, score):
     verdict = graded(server, GRADES.format(*grades))
