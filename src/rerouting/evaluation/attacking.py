@@ -111,7 +111,8 @@ def attempts_of(
     for attempt in attempts:
         if attempt.chat.id not in found:
             raise UserError(
-                f"the attack gave an attempt for {attempt.chat.id!r}", "leave the chats' ids as they are"
+                f"the attack gave an attempt for {attempt.chat.id!r}, which it was not asked to attack",
+                "let each attempt's chat keep its id, as ask(chat, text) and replace(chat, …) do",
             )
         found[attempt.chat.id].append(attempt)
     silent = "the attack gave no attempt for this behaviour"

@@ -128,7 +128,7 @@ def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> 
         file: JSON Lines, this judge's own with these options.
 
     Raises:
-        UserError: it gives more or fewer verdicts than answers.
+        UserError: the judge gave more or fewer verdicts than answers.
     """
     rows = read_jsonl(file, tolerate_torn=True) if file.exists() else []
     known = {row.pop("key"): Verdict(**row) for row in rows if row["yes"] is not None}
@@ -140,7 +140,8 @@ def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> 
             given = judge.verdicts([one for _, one in part])
             if len(given) != len(part):
                 raise UserError(
-                    f"judge {name} gave {len(given)} verdicts on {len(part)} answers", "mend it: one each"
+                    f"judge {name} gave {len(given)} verdicts for {len(part)} answers",
+                    'return one an answer, in order; Verdict(None, "why") where it cannot tell',
                 )
             for (key, _), verdict in zip(part, given, strict=True):
                 known[key] = verdict

@@ -11,6 +11,17 @@ from torch import Tensor
 from rerouting.models.memory import in_batches
 
 
+def shortened(text: str, tokenizer: Any, tokens: int) -> str:
+    """The text's beginning without special tokens, as the published code of both classifiers cuts an answer.
+
+    Args:
+        text: an answer.
+        tokenizer: the classifier's.
+        tokens: how many stay; those that the tokenizer puts in front count.
+    """
+    return str(tokenizer.decode(tokenizer(text)["input_ids"][:tokens], skip_special_tokens=True))
+
+
 def next_logits(model: Any, tokenizer: Any, prompts: Sequence[str], batch: int) -> list[Tensor]:
     """Logits (V,) float32 of the token after each prompt; batches halve when memory runs out.
 

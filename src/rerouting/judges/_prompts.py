@@ -20,11 +20,13 @@ def text_of(name: str) -> str:
         UserError: no such file.
     """
     own = Path(__file__).parent / "prompts" / f"{name}.txt"
-    file = own if own.is_file() else Path(name).expanduser()
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {error}", "give the path of a UTF-8 text file") from error
+        return (own if own.is_file() else Path(name).expanduser()).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read the judge's text {name[:80]!r}: {str(error)[:80]}",
+            "give the path of a UTF-8 text file",
+        ) from error
 
 
 def version_of(*names: str) -> str:

@@ -30,6 +30,10 @@ class Llm:
     max_new_tokens: int = 256
     """Length at which a reply is cut."""
 
+    def __post_init__(self) -> None:
+        self._chat_model()
+        self._asked(Judged("", ""))
+
     @property
     def version(self) -> str:
         """Names the rubric."""
@@ -39,20 +43,19 @@ class Llm:
         """One verdict an answer, in order.
 
         Raises:
-            UserError: no such chat model, or a rubric without a place for the answer.
+            UserError: the chat model cannot be had.
         """
-        chat_model: ChatModel = build("targets.assistants", Component(self.assistant, self.assistant_options))
+        talks = [[Message("user", self._asked(one))] for one in judged]
+        replies = self._chat_model().reply(talks, max_new_tokens=self.max_new_tokens) if talks else []
+        return [read(reply) for reply in replies]
+
+    def _chat_model(self) -> ChatModel:
+        made: ChatModel = build("targets.assistants", Component(self.assistant, self.assistant_options))
+        return made
+
+    def _asked(self, one: Judged) -> str:
         rubric = text_of(self.rubric)
-        talks = [
-            [
-                Message(
-                    "user",
-                    filled(rubric, behaviour=one.behaviour, context=one.context, answer=one.answer),
-                )
-            ]
-            for one in judged
-        ]
-        return [read(reply) for reply in chat_model.reply(talks, max_new_tokens=self.max_new_tokens)]
+        return filled(rubric, behaviour=one.behaviour, context=one.context, answer=one.answer)
 
 
 def read(reply: Reply) -> Verdict:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError
 
 from rerouting.core.errors import UserError
 from rerouting.models.hardware import pick_device
@@ -35,7 +36,7 @@ def pretrained(kind: str, name: str, device: str, allow_pickle: bool) -> tuple[A
             model = getattr(transformers, kind).from_pretrained(
                 source, use_safetensors=None if allow_pickle else True, dtype="auto", **common
             )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(
             f"model {name!r} cannot be loaded: {text}",

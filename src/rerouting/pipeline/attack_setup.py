@@ -111,6 +111,8 @@ def judges(config: AttackConfig) -> list[NamedJudge]:
     for name in dict.fromkeys(config.judges):
         options = config.judge_options.get(name, {})
         judge = build("judges", Component(name, options))
+        if not hasattr(judge, "verdicts"):
+            raise UserError(f"{name} has no method `verdicts`", "see docs/adding_a_judge.md")
         mark = sha256_of([name, options, getattr(judge, "version", ""), _sources(name, options)])[:8]
         found.append(NamedJudge(name, judge, f"{Path(name.rpartition(':')[0]).stem or name}-{mark}"))
     for one in found:
@@ -144,7 +146,10 @@ def _with_budget(name: str, config: AttackConfig) -> Any:
     options = dict(getattr(found, "budgets", {}).get(config.budget, {}))
     if isinstance(found, type) and is_dataclass(found) and "seed" in {field.name for field in fields(found)}:
         options["seed"] = config.seed
-    return build("attacks", Component(name, options | config.attack_options.get(name, {})))
+    attack = build("attacks", Component(name, options | config.attack_options.get(name, {})))
+    if not (hasattr(attack, "run") or hasattr(attack, "prompts")):
+        raise UserError(f"{name} has no method `run` or `prompts`", "see docs/adding_an_attack.md")
+    return attack
 
 
 def _known(given: Iterable[str], names: Iterable[str], field: str) -> None:
