@@ -14,8 +14,8 @@ CHATS = [
 
 def test_these_are_the_attacks():
     expected = (
-        "adapter_subtraction autodan best_of_n crescendo direct embedding embedding_strong finetune gcg human_jailbreaks "
-        "latent_pgd many_shot multilingual pair prefill refusal_ablation repe static steering tap"
+        "adapter_subtraction autodan best_of_n crescendo direct embedding embedding_strong finetune gcg "
+        "human_jailbreaks latent_pgd many_shot multilingual pair prefill refusal_ablation repe static steering tap"
     )
     assert available("attacks") == tuple(expected.split())
 
