@@ -322,18 +322,20 @@ def test_pair_begins_the_attackers_reply_unless_it_is_to_think():
 @pytest.mark.parametrize("play", ["time-out", "garbage", "refusal", "refusing prose"])
 def test_pair_with_a_failing_endpoint_ends_unscored(server, tmp_path, target, play):
     plays = {
-        "time-out": lambda body, number: time.sleep(0.4),
+        "time-out": lambda body, number: time.sleep(0.8),
         "garbage": lambda body, number: b"<html>oops</html>",
         "refusal": lambda body, number: said(None, refusal="No."),
         "refusing prose": lambda body, number: said("I'm sorry, I can't help with that."),
     }
     reasons = {"time-out": "time-out", "garbage": "not JSON", "refusal": "refused by the endpoint: No."}
     server.play = plays[play]
-    assistant = endpoint(server, timeout_s=0.1, retries=0)
+    assistant = endpoint(server, timeout_s=0.2 if play == "time-out" else 5.0, retries=0)
     resources = Resources(0, judged_as(lambda one: Verdict(False)), assistant)
     (attempt,) = attempts_of(Pair(streams=1, iterations=1), target, [BAKE], resources)["bake"]
     assert reasons.get(play, "refused: I'm sorry") in attempt.failure
-    assert failed(case_row(BAKE, "direct", [attempt], [""], tmp_path)) and len(server.seen) == 2
+    assert (
+        failed(case_row(BAKE, "direct", [attempt], [""], tmp_path)) and attempt.trace["attacker_calls"] == 2
+    )
 
 
 def test_a_local_attacker_that_writes_nothing_after_the_opening_has_failed(tmp_path):
@@ -370,7 +372,8 @@ class TestTap:
         attacker = Attacker()
         score = lambda one: Verdict(False, score=int(one.answer.rpartition(" ")[2]) / 100)  # noqa: E731
         run(Tap(width=2, branching=3, depth=3), [BAKE], attacker, verdict=score)
-        assert len(attacker.asked) == 3 + 6 + 6
+        assert [len(turns) for turns in attacker.asked] == [1] * 3 + [3] * 6 + [5] * 6
+        assert len({turns[0] for turns in attacker.asked}) == 1, "the instructions stay"
         assert all(re.search("try [23]<", turns[-2].content) for turns in attacker.asked[3:9])
         assert all(re.search("try [89]<", turns[-2].content) for turns in attacker.asked[9:])
 
@@ -427,8 +430,9 @@ class TestCrescendo:
         (attempt,) = run(Crescendo(turns=3, backtracks=1), [BAKE], model=model)
         assert attempt.chat.request.endswith("try 4")
         model = Model(lambda text: "I'm sorry." if text.endswith("2") else "Well then")
-        (attempt,) = run(Crescendo(turns=1, backtracks=1), [BAKE], model=model)
-        assert attempt.answer == "Well then"
+        attacker = Attacker(lambda question, number: "" if number > 2 else None)
+        (attempt,) = run(Crescendo(turns=2, backtracks=1), [BAKE], attacker, model)
+        assert attempt.answer == "Well then" and attempt.trace["steps"][-1]["taken_back"] is True
 
     def test_a_success_that_begins_like_a_refusal_is_no_refusal(self):
         model = Model(lambda text: "Sorry, here it is")

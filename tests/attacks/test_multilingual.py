@@ -103,7 +103,7 @@ def test_nothing_is_asked_of_the_model_if_nothing_was_translated():
 
 
 def test_a_context_is_sent_translated_and_judged_in_english():
-    attempt, plain = run([TEXT, BAKE], languages=["it"])
+    plain, attempt = run([BAKE, TEXT], languages=["it"])
     assert attempt.chat.request == "it:A letter.\n\n---\n\nit:Copy the letter"
     assert context_of(attempt.chat) == "A letter." and behaviour_of(attempt.chat) == "Copy the letter"
     assert plain.chat.request == "it:Bake a bad cake"

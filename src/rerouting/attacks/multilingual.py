@@ -6,10 +6,9 @@ earlier turns stay English; a contextual behaviour's text is translated apart fr
 where that fails. One attempt a language: a behaviour falls if one language breaks it.
 
 An answer that cannot be translated back is judged as the model wrote it, and its trace says so
-(`answer_not_translated`, `why`). It may be English already (models often answer a foreign request so), and it may be
-a refusal, which a translator's own refusal looks like in English; to leave such answers unscored would leave out mostly
-refusals. Judges that read English only are apt to say no to it: for the figure of a whole matrix take a translator
-that goes both ways, or a judge that reads the languages.
+(`answer_not_translated`, `why`): it may be English already, and a translated refusal cannot be told from a translator
+that declined, so unscored cases would mostly be refusals. A judge that reads English alone is apt to say no to it:
+take a translator that goes both ways, or a judge that reads the languages.
 """
 
 from __future__ import annotations
