@@ -1,7 +1,7 @@
 """What the chat attacks share: asking the attacker's model, reading what it wrote, and the record of a search.
 
 The attacker is asked for one prompt between <prompt> tags. Small models seldom keep to a form, so JSON with a
-"prompt", a line that begins with "Prompt:", and at last the whole text are taken too.
+"prompt" (in the tags too, and cut off), a paragraph that begins with "Prompt:", and at last the whole text are taken.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ REFUSALS = (
     *("i'm unable", "i am unable", "i'm not able", "i am not able", "as an ai", "i must decline"),
     *("i'm not going to", "i apologize", "i apologise", "unfortunately, i can"),
 )
-_TAGGED = re.compile(r"<prompt>(.*?)(?:</prompt>|<prompt>|\Z)", re.DOTALL | re.IGNORECASE)
-_JSON = re.compile(r'"prompt"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
-_LINE = re.compile(r"^\W*(?:new |improved |my )?prompt\W*:\W*(\S.*)", re.IGNORECASE | re.MULTILINE)
+_CLOSED = re.compile(r"<prompt>((?:(?!<prompt>).)*?)</prompt>", re.DOTALL | re.IGNORECASE)
+_OPENED = re.compile(r"<prompt>", re.IGNORECASE)
+_JSON_KEY = re.compile(r'"prompt"\s*:\s*')
+_JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*', re.DOTALL)
+_PARAGRAPH = re.compile(
+    r"^\W*(?:new |improved |my )?prompt\W*:[\s*]*(\S.*?)(?=\n\s*\n|\Z)",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -83,10 +88,13 @@ def drafts(
 
 def read_prompt(text: str) -> tuple[str | None, str]:
     """The prompt in what an attacker wrote, or None and why there is none."""
-    found = next((one.strip() for one in _TAGGED.findall(text) if one.strip()), "")
-    found = found or _from_json(text)
-    if not found and (line := _LINE.search(text)):
-        found = line.group(1)
+    tagged = _bare(_tagged(text))
+    found = _from_json(text if not tagged else tagged if tagged.startswith("{") else "")
+    if found == "":
+        return None, "JSON without a prompt that can be read"
+    found = found or tagged
+    if not found and (paragraph := _PARAGRAPH.search(text)):
+        found = paragraph.group(1)
     found = _bare(found or text)
     if not found:
         return None, "empty"
@@ -144,7 +152,7 @@ class Search:
         chat: the behaviour's chat as it came.
         done: a judge has called an answer a success.
         best: the success; else an answer that could not be judged (the case is no plain no); else the one with the
-            highest score.
+            highest score. Of equals the last, which has come furthest, unless it was taken back.
     """
 
     chat: Chat
@@ -154,7 +162,7 @@ class Search:
     calls: int = 0
     failures: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
-    _rank: tuple[int, float] = (-1, 0.0)
+    _rank: tuple[int, float, bool] = (-1, 0.0, False)
 
     def count(self, draft: Draft) -> None:
         """Put an attacker's calls on record."""
@@ -166,8 +174,9 @@ class Search:
         self.queries += 1
         said = {"verdict": verdict.yes, "score": verdict.score, "reason": verdict.reason}
         self.steps.append({**where, "prompt": prompt, **said})
-        rank = ({True: 2, None: 1, False: 0}[verdict.yes], verdict.score or 0.0)
-        if rank > self._rank and not self.done:
+        stands = not where.get("taken_back", False)
+        rank = ({True: 2, None: 1, False: 0}[verdict.yes], verdict.score or 0.0, stands)
+        if rank >= self._rank and not self.done:
             self.best, self._rank = attempt, rank
         self.done = self.done or verdict.yes is True
 
@@ -188,19 +197,32 @@ class Search:
         return Attempt(self.chat, failure=why, trace=trace)
 
 
-def _from_json(text: str) -> str:
-    match = _JSON.search(text)
-    if match is None:
-        return ""
+def _tagged(text: str) -> str:
+    """What stands between tags; after an opening one that is never closed, if there is no more; else ""."""
+    for one in (*_CLOSED.findall(text), *reversed(_OPENED.split(text)[1:])):
+        if _bare(one):
+            return str(one)
+    return ""
+
+
+def _from_json(text: str) -> str | None:
+    """The "prompt" of JSON somewhere in a text, "" if it cannot be read, None if there is none."""
+    key = _JSON_KEY.search(text)
+    if key is None:
+        return None
+    value = _JSON_TEXT.match(text, key.end())
     try:
-        return str(json.loads(match.group(1), strict=False)).strip()
+        return str(json.loads(value.group() + '"', strict=False)).strip() if value else ""
     except ValueError:
         return ""
 
 
 def _bare(text: str) -> str:
-    """Without code fences, stray tags, and quotes around the whole."""
+    """Without code fences, stray tags, and one pair of quotes around the whole."""
     text = re.sub(r"^```\w*\n?|```$|</?prompt>", "", text.strip(), flags=re.IGNORECASE).strip()
-    if len(text) > 1 and (text[0], text[-1]) in {('"', '"'), ("'", "'"), ("“", "”")}:
+    quoted = len(text) > 1 and (text[0], text[-1]) in {('"', '"'), ("'", "'"), ("“", "”")}
+    if quoted and not re.search(
+        rf"(?<!\w){text[-1]}|{text[-1]}(?!\w)", text[1:-1]
+    ):  # an apostrophe is no quote
         text = text[1:-1].strip()
     return text

@@ -4,6 +4,11 @@ Source: Zou et al. 2024, appendix: Google Translate in and out, six languages. D
 option, by default a bundled file of translations of 24 test prompts, from which nothing can be translated back;
 earlier turns stay English; a contextual behaviour's text is translated apart from the request, and stays as it is
 where that fails. One attempt a language: a behaviour falls if one language breaks it.
+
+An answer that cannot be translated back is judged as the model wrote it, and its trace says so
+(`answer_not_translated`, `why`): it may be English already, and a translated refusal cannot be told from a translator
+that declined, so unscored cases would mostly be refusals. A judge that reads English alone is apt to say no to it:
+take a translator that goes both ways, or a judge that reads the languages.
 """
 
 from __future__ import annotations
@@ -42,12 +47,13 @@ class Multilingual:
             if self.translator
             else resources.translator or Files()
         )
-        attempts = [one for code in self.languages for one in _asked(translator, chats, code)]
+        languages = list(dict.fromkeys(self.languages))
+        attempts = [one for code in languages for one in _asked(translator, chats, code)]
         sent = [at for at, one in enumerate(attempts) if one.failure is None]
         answers = target.answer([attempts[at] for at in sent])
         for at, answer in zip(sent, answers, strict=True):
             attempts[at] = attempts[at].answered(answer)
-        for code in self.languages:
+        for code in languages:
             here = [at for at in sent if attempts[at].trace["language"] == code]
             back = _back(translator, [attempts[at] for at in here], code)
             for at, attempt in zip(here, back, strict=True):

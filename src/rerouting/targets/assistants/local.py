@@ -45,5 +45,6 @@ class Local:
             temperature=temperature or 1.0,
             seed=seed,
         )
-        texts = [prefill + loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
-        return [Reply(text) if text.strip() else Reply(None, "the model wrote nothing") for text in texts]
+        texts = [loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+        nothing = Reply(None, "the model wrote nothing")
+        return [Reply(prefill + text) if text.strip() else nothing for text in texts]

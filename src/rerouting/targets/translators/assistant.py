@@ -1,6 +1,8 @@
 """Translation by a chat model: local, or behind an endpoint.
 
-A model that declines, or that gives the text back as it was, has not translated: both are failures.
+A model that declines (told by English opening words), or that gives the text back as it was, has not translated:
+both are failures. Where the text itself is a refusal in another language, its translation reads like one of the
+translator's; that is a failure too, so that a declined translation never passes for the model's refusal.
 """
 
 from __future__ import annotations
@@ -15,8 +17,12 @@ from rerouting.core.finder import Component, build
 from rerouting.core.records import Message
 from rerouting.targets.translators._languages import name_of
 
-_DECLINES = re.compile(r"(i'm sorry|i am sorry|i can('|no)t|i'm unable|i am unable|as an ai)", re.IGNORECASE)
-_TAGS = re.compile(r"</?text>")
+_DECLINES = re.compile(
+    r"((i'm |i am |)(very |so |)sorry\b|i can('|no| no)t\b|i won't|i will not|(i'm|i am) (unable|not able|not going)|"
+    r"as an ai\b|i (must|have to) decline|i apologi[sz]e|unfortunately, i can)",
+    re.IGNORECASE,
+)
+_TAGS = re.compile(r"</?text>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,6 @@ def _read(reply: Reply, text: str) -> Reply:
         return Reply(None, "translator wrote nothing")
     if _DECLINES.match(found.replace("’", "'")) and not _DECLINES.match(text.strip().replace("’", "'")):
         return Reply(None, f"translator may have declined: {found[:80]}")
-    if found == text.strip():
+    if found.casefold() == text.strip().casefold():
         return Reply(None, "translator gave the text back untranslated")
     return Reply(found)

@@ -33,12 +33,15 @@ class Local:
     """Also read pickled weights (NLLB's own are), which can run code when opened."""
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[Reply]:
-        """Translate each text.
+        """Translate each text; every one is a failure if the model says that it is of another pair.
 
         Raises:
             UserError: no such model, or a language that it does not have.
         """
         model, tokenizer = pretrained("AutoModelForSeq2SeqLM", self.model, self.device, self.allow_pickle)
+        if pair := _other_pair(tokenizer, source, target):
+            why = f"{self.model} translates from {pair[0]} to {pair[1]}, not from {source} to {target}"
+            return [Reply(None, why) for _ in texts]
         start = _code(tokenizer, source, self.model)
         goal = _code(tokenizer, target, self.model)
         if start:
@@ -67,7 +70,8 @@ class Local:
                 do_sample=False,
                 **options,
             )
-        found = [text.strip() for text in tokenizer.batch_decode(out, skip_special_tokens=True)]
+        written = [[token for token in row if token != forced] for row in out.tolist()]
+        found = [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
         too_long = Reply(None, f"text of over {self.max_tokens} tokens")
         empty = Reply(None, "the translation model wrote nothing")
         return [
@@ -82,15 +86,32 @@ def _code(tokenizer: Any, language: str, model: str) -> str:
     Raises:
         UserError: the model has languages, but not this one.
     """
-    vocabulary = tokenizer.get_vocab()
-    families = [family for family in ("nllb", "m2m") if getattr(LANGUAGES["en"], family) in vocabulary]
+    families = [family for family in ("nllb", "m2m") if _has(tokenizer, getattr(LANGUAGES["en"], family))]
     if not families:
         return ""
     known = LANGUAGES.get(language)
     code = str(getattr(known, families[0])) if known else f"__{language}__" * (families[0] == "m2m")
     code = code or language
-    if code not in vocabulary:
+    if not _has(tokenizer, code):
         raise UserError(
             f"{model} has no language {language!r}", "leave it out of languages, or use another translator"
         )
     return code
+
+
+def _other_pair(tokenizer: Any, source: str, target: str) -> tuple[str, str] | None:
+    """The pair that a Marian tokenizer names, if one of its languages is known to be another than asked for."""
+    pair = tuple(str(tokenizer.init_kwargs.get(name) or "") for name in ("source_lang", "target_lang"))
+    named = [[code for code in LANGUAGES if name in _names(code)] for name in pair]
+    wrong = any(codes and code not in codes for codes, code in zip(named, (source, target), strict=True))
+    return (pair[0], pair[1]) if wrong else None
+
+
+def _names(code: str) -> set[str]:
+    """A language's codes of two and of three letters ("zh", "zho")."""
+    return {code.partition("-")[0], LANGUAGES[code].nllb[:3]}
+
+
+def _has(tokenizer: Any, token: str) -> bool:
+    """Whether a token is known; M2M100's vocabulary does not list its languages, so that is not asked."""
+    return tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id)
