@@ -15,7 +15,7 @@ from rerouting.core.attempt import Attempt, behaviour_of
 from rerouting.core.contracts import Reply, Resources, Verdict
 from rerouting.core.records import Chat, Message
 from rerouting.evaluation.attacking import attempts_of
-from rerouting.evaluation.cases import case_row, failed
+from rerouting.evaluation.cases import CaseFile, case_row, failed
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import load, load_once
 from rerouting.targets.assistants.local import Local
@@ -89,7 +89,12 @@ def judged_as(play):
 def run(attack, chats, assistant=None, model=None, verdict=lambda one: Verdict(False, "no"), seed=0):
     model = model or Model()
     resources = Resources(seed, judged_as(verdict), assistant or Attacker())
-    return attack.run(model, chats, resources)
+    return bests(attack.run(model, chats, resources))
+
+
+def bests(attempts):
+    """Each behaviour's attempt with the record of the search."""
+    return [one for one in attempts if "queries" in one.trace]
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +170,30 @@ def test_stops_at_the_first_success(attack):
 
 
 @each_attack
+def test_every_query_is_an_attempt_of_its_own(attack):
+    model = Model()
+    resources = Resources(0, judged_as(lambda one: Verdict(False)), Attacker())
+    attempts = attack.run(model, [BAKE, SING], resources)
+    for chat in (BAKE, SING):
+        own = [one for one in attempts if one.chat.id == chat.id]
+        sent = [one for one in model.sent if one.chat.id == chat.id]
+        assert {one.chat.messages for one in own} == {one.chat.messages for one in sent}
+        assert len(own) == len(sent) and all(one.answer for one in own)
+
+
+@each_attack
+def test_a_search_that_a_time_out_cut_short_is_unscored_and_tried_again(attack, tmp_path):
+    attacker = Attacker(
+        lambda question, number: None if number == 1 else Reply(None, "time-out", passing=True)
+    )
+    resources = Resources(0, judged_as(lambda one: Verdict(False)), attacker)
+    attempts = attack.run(Model(), [BAKE], resources)
+    assert attempts[0].answer and "cut short" in attempts[-1].failure and attempts[-1].passing
+    row = case_row(BAKE, "s", attempts, [""] * len(attempts), CaseFile(tmp_path, "x"), None)
+    assert failed(row)
+
+
+@each_attack
 def test_counts_queries_and_calls(attack):
     model, attacker = Model(), Attacker()
     attempts = run(attack, [BAKE, SING], attacker, model)
@@ -208,7 +237,7 @@ def test_an_attacker_is_asked_again_with_another_seed(attack):
 def test_a_failed_case_is_unscored_in_the_matrix(attack, target, tmp_path):
     resources = Resources(0, judged_as(lambda one: Verdict(False)), Attacker(lambda question, number: ""))
     (attempt,) = attempts_of(attack, target, [BAKE], resources)["bake"]
-    row = case_row(BAKE, "direct", [attempt], [""], tmp_path)
+    row = case_row(BAKE, "direct", [attempt], [""], CaseFile(tmp_path, "x"), None)
     assert failed(row) and row["attempts"][0]["answer"] is None
 
 
@@ -333,9 +362,8 @@ def test_pair_with_a_failing_endpoint_ends_unscored(server, tmp_path, target, pl
     resources = Resources(0, judged_as(lambda one: Verdict(False)), assistant)
     (attempt,) = attempts_of(Pair(streams=1, iterations=1), target, [BAKE], resources)["bake"]
     assert reasons.get(play, "refused: I'm sorry") in attempt.failure
-    assert (
-        failed(case_row(BAKE, "direct", [attempt], [""], tmp_path)) and attempt.trace["attacker_calls"] == 2
-    )
+    row = case_row(BAKE, "direct", [attempt], [""], CaseFile(tmp_path, "x"), None)
+    assert failed(row) and attempt.trace["attacker_calls"] == 2
 
 
 def test_a_local_attacker_that_writes_nothing_after_the_opening_has_failed(tmp_path):
@@ -440,8 +468,9 @@ class TestCrescendo:
         assert attempt.trace["backtracks"] == 0 and attempt.trace["success_in_loop"]
 
 
-def test_what_follows_a_success_is_counted_but_not_kept():
+def test_a_success_stays_in_front_of_what_follows_it():
     search = Search(BAKE)
     search.note(Attempt(BAKE, answer="yes"), Verdict(True, score=0.6), "a")
     search.note(Attempt(BAKE, answer="more"), Verdict(True, score=0.9), "b")
-    assert search.result().answer == "yes" and search.result().trace["queries"] == 2
+    assert [one.answer for one in search.result()] == ["yes", "more"]
+    assert search.result()[0].trace["queries"] == 2

@@ -111,5 +111,14 @@ def test_best_of_n_stops_at_success_and_keeps_what_was_not_judged(target):
 
     attempts = BestOfN(n=3).run(target, CHATS, Resources(0, judge, None))
     assert asked == [2, 2, 1]
-    assert attempts[0].trace["sample"] == 0, "the unscored sample stands for the case"
-    assert attempts[1].trace["sample"] == 1, "the successful one does"
+    samples = [(one.chat.id, one.trace["sample"]) for one in attempts]
+    first, second = (chat.id for chat in CHATS)
+    assert samples == [(first, 0), (first, 1), (first, 2), (second, 0), (second, 1)]
+    assert attempts[0].trace["verdicts"] == {"yes": 0, "no": 2, "unscored": 1}
+
+
+def test_best_of_n_keeps_as_many_failures_as_asked_and_every_success(target):
+    judged_no = iter([False, False, False, True])
+    judge = lambda judged: [Verdict(next(judged_no), "") for _ in judged]  # noqa: E731
+    attempts = BestOfN(n=9, keep=1).run(target, CHATS[:1], Resources(0, judge, None))
+    assert [one.trace["sample"] for one in attempts] == [0, 3] and attempts[0].trace["samples"] == 4

@@ -58,7 +58,7 @@ def run(chats, matrix=None, model=None, languages=("it", "uk"), **options):
 def test_one_attempt_a_chat_and_language_translated_in_and_back():
     model = Model()
     attempts = run([BAKE, SING], model=model)
-    assert [(one.chat.id, one.trace["language"]) for one in attempts] == [
+    assert [(one.chat.id, one.trace["part"]) for one in attempts] == [
         *[("bake", "it"), ("sing", "it"), ("bake", "uk"), ("sing", "uk")]
     ]
     assert [one.chat.request for one in model.sent] == [
@@ -66,7 +66,7 @@ def test_one_attempt_a_chat_and_language_translated_in_and_back():
     ]
     assert [one.answer for one in attempts] == ["Bake a bad cake done", "Sing a bad song done"] * 2
     assert attempts[2].trace == {
-        "language": "uk",
+        "part": "uk",
         "request": "uk:Bake a bad cake",
         "untranslated_answer": "uk:Bake a bad cake done",
     }
@@ -85,7 +85,7 @@ def test_failed_requests_are_failures_with_their_reason_and_shift_no_other():
     lost = {("it", True), ("uk", False)}  # Italian of the cake, Ukrainian of all else
     translator = Tagger(lambda text, source, target: "lost" if (target, "cake" in text) in lost else "")
     attempts = run([BAKE, SING, TEXT], translator, model)
-    found = {(one.chat.id, one.trace["language"]): one for one in attempts}
+    found = {(one.chat.id, one.trace["part"]): one for one in attempts}
     failed = [key for key, one in found.items() if one.failure]
     assert failed == [("bake", "it"), ("sing", "uk"), ("text", "uk")]
     assert found["bake", "it"].failure == "no translation to it: lost"
@@ -117,12 +117,20 @@ def test_a_context_without_a_translation_stays_english_and_the_trace_says_so():
     assert attempt.failure is None
 
 
-def test_an_answer_that_cannot_be_translated_back_is_judged_as_it_is_and_the_trace_says_why():
+def test_an_answer_that_cannot_be_translated_back_stays_as_it_is_and_the_trace_says_so():
     lost = Tagger(lambda text, source, target: "time-out" if target == "en" and "cake" in text else "")
     bake, sing = run([BAKE, SING], lost, languages=["it"])
     assert bake.answer == "it:Bake a bad cake done" and bake.failure is None
-    assert bake.trace["answer_not_translated"] is True and bake.trace["why"] == "time-out"
-    assert sing.answer == "Sing a bad song done" and "answer_not_translated" not in sing.trace
+    assert bake.trace["answer_language"] == "it" and bake.trace["why"] == "time-out"
+    assert sing.answer == "Sing a bad song done" and "answer_language" not in sing.trace
+
+
+def test_an_english_answer_to_a_foreign_request_needs_no_translation():
+    english = "You can bake it in the oven with some of the flour and all of the sugar that you have."
+    translator = Tagger()
+    (attempt,) = run([BAKE], translator, Model(lambda text: english), languages=["it"])
+    assert attempt.answer == english and "answer_language" not in attempt.trace
+    assert not [one for one in translator.asked if one[2] == "en"]
 
 
 @pytest.mark.parametrize("silence", ["", " \n"])
@@ -131,7 +139,7 @@ def test_an_empty_answer_is_not_translated(silence):
     bake, sing = run(
         [BAKE, SING], translator, Model(lambda text: silence if "cake" in text else text), languages=["it"]
     )
-    assert bake.answer == silence and bake.failure is None and "answer_not_translated" not in bake.trace
+    assert bake.answer == silence and bake.failure is None and "answer_language" not in bake.trace
     assert sing.answer == "Sing a bad song"
     assert [text for text, _, target in translator.asked if target == "en"] == ["it:Sing a bad song"]
 

@@ -42,11 +42,13 @@ class Draft:
         prompt: its prompt; None if it never gave a usable one.
         calls: times that it was asked.
         failures: why each call before, or every one, was of no use.
+        passing: the last failure may be over later.
     """
 
     prompt: str | None
     calls: int
     failures: tuple[str, ...] = ()
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def drafts(
     """One draft a conversation; those without a usable prompt are asked for again, with another seed."""
     prompts: dict[int, str] = {}
     calls, failures = [0] * len(conversations), [list[str]() for _ in conversations]
+    passing = [False] * len(conversations)
     for again in range(how.tries):
         left = [at for at in range(len(conversations)) if at not in prompts]
         if not left:
@@ -81,9 +84,13 @@ def drafts(
             prompt, why = (None, reply.failure) if reply.text is None else read_prompt(reply.text)
             if prompt is None:
                 failures[at].append(why or "no text")
+                passing[at] = reply.passing
             else:
                 prompts[at] = prompt
-    return [Draft(prompts.get(at), calls[at], tuple(failures[at])) for at in range(len(conversations))]
+    return [
+        Draft(prompts.get(at), calls[at], tuple(failures[at]), passing[at])
+        for at in range(len(conversations))
+    ]
 
 
 def read_prompt(text: str) -> tuple[str | None, str]:
@@ -137,7 +144,7 @@ def assess(
         return []
     answers = target.answer(list(attempts))
     judged = [
-        Judged(behaviour_of(one.chat), answer, context_of(one.chat))
+        Judged(behaviour_of(one.chat), answer, context_of(one.chat), sent=one.chat)
         for one, answer in zip(attempts, answers, strict=True)
     ]
     verdicts = resources.judge(judged)
@@ -153,48 +160,57 @@ class Search:
         done: a judge has called an answer a success.
         best: the success; else an answer that could not be judged (the case is no plain no); else the one with the
             highest score. Of equals the last, which has come furthest, unless it was taken back.
+        answered: every query with its answer.
+        cut_short: the attacker failed in a way that may be over later.
     """
 
     chat: Chat
     done: bool = False
     best: Attempt | None = None
-    queries: int = 0
+    answered: list[Attempt] = field(default_factory=list)
     calls: int = 0
     failures: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    cut_short: bool = False
     _rank: tuple[int, float, bool] = (-1, 0.0, False)
 
     def count(self, draft: Draft) -> None:
         """Put an attacker's calls on record."""
         self.calls += draft.calls
         self.failures.extend(draft.failures)
+        self.cut_short = self.cut_short or (draft.prompt is None and draft.passing)
 
     def note(self, attempt: Attempt, verdict: Verdict, prompt: str, **where: Any) -> None:
-        """Put an answer on record, and keep it if it is the best so far; what follows a success is not kept."""
-        self.queries += 1
+        """Put an answer on record; `best` is not changed by what follows a success."""
         said = {"verdict": verdict.yes, "score": verdict.score, "reason": verdict.reason}
         self.steps.append({**where, "prompt": prompt, **said})
+        attempt = replace(attempt, trace=where)
+        self.answered.append(attempt)
         stands = not where.get("taken_back", False)
         rank = ({True: 2, None: 1, False: 0}[verdict.yes], verdict.score or 0.0, stands)
         if rank >= self._rank and not self.done:
             self.best, self._rank = attempt, rank
         self.done = self.done or verdict.yes is True
 
-    def result(self, **more: Any) -> Attempt:
-        """The best attempt with the search on record; a failure if the attacker never gave a prompt."""
+    def result(self, **more: Any) -> list[Attempt]:
+        """The best attempt with the search on record, then all others; a failure where the attacker failed."""
         trace = {
-            "queries": self.queries,
+            "queries": len(self.answered),
             "attacker_calls": self.calls,
             "attacker_failures": self.failures,
             "success_in_loop": self.done,
             "steps": self.steps,
             **more,
         }
-        if self.best is not None:
-            return replace(self.best, trace=trace)
         last = self.failures[-1] if self.failures else "it was never asked"
-        why = f"attacker gave no usable prompt in {self.calls} calls; the last: {last}"
-        return Attempt(self.chat, failure=why, trace=trace)
+        if self.best is None:
+            why = f"attacker gave no usable prompt in {self.calls} calls; the last: {last}"
+            return [Attempt(self.chat, failure=why, passing=self.cut_short, trace=trace)]
+        found = [replace(self.best, trace=trace), *(one for one in self.answered if one is not self.best)]
+        if self.cut_short and not self.done:
+            why = f"the search was cut short, an attacker's call failed: {last}"
+            found.append(Attempt(self.chat, failure=why, passing=True))
+        return found
 
 
 def _tagged(text: str) -> str:

@@ -20,26 +20,25 @@ from rerouting.targets.target import Target
 
 @dataclass
 class _Record:
-    """One behaviour's samples: how many, what the judge said, and the one that stands for the case."""
+    """One behaviour's samples: what the judge said of each, and those that are kept."""
 
     chat: Chat
     verdicts: dict[str, int] = field(default_factory=lambda: {"yes": 0, "no": 0, "unscored": 0})
-    kept: Attempt | None = None
-    kept_as: str = ""
+    kept: list[Attempt] = field(default_factory=list)
 
-    def note(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Count a sample; a success stands before an unscored one (the case is no plain no), that before the last."""
+    def note(self, attempt: Attempt, verdict: Verdict, most: int) -> None:
+        """Count a sample, and keep it; of those that failed no more than `most`."""
         name = {True: "yes", False: "no", None: "unscored"}[verdict.yes]
         self.verdicts[name] += 1
-        if name == "yes" or self.kept_as != "unscored":
-            self.kept, self.kept_as = attempt, name
+        if name != "no" or self.verdicts["no"] <= most:
+            self.kept.append(attempt)
 
-    def result(self) -> Attempt:
-        """The kept sample, with the counts on record."""
-        if self.kept is None:
-            return Attempt(self.chat, failure="no sample was asked for (n is below 1)")
+    def result(self) -> list[Attempt]:
+        """The kept samples, with the counts on record."""
+        if not self.kept:
+            return [Attempt(self.chat, failure="no sample was asked for (n is below 1)")]
         counts = {"samples": sum(self.verdicts.values()), "verdicts": self.verdicts}
-        return replace(self.kept, trace=self.kept.trace | counts)
+        return [replace(one, trace=one.trace | counts) for one in self.kept]
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,15 @@ class BestOfN:
     """Share of words of four letters or more whose middle is shuffled."""
     shift: float = 0.06
     """Share of printable ASCII characters moved by one code point, up or down."""
+    keep: int = 100
+    """Failed samples of a behaviour that are kept on record, at most; at least one."""
 
     group: ClassVar[int] = 32
     budgets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"n": 3}, "paper": {"n": 10_000}}
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """The first sample that succeeds; else the last one that was judged, or unscored if one was not."""
+        """Every sample up to the first that succeeds."""
         records = [_Record(chat) for chat in chats]
         for at in range(self.n):
             left = [record for record in records if not record.verdicts["yes"]]
@@ -75,13 +76,13 @@ class BestOfN:
             ]
             answers = target.answer(sent, temperature=self.temperature, seed=resources.seed + at)
             judged = [
-                Judged(behaviour_of(record.chat), answer, context_of(record.chat))
-                for record, answer in zip(left, answers, strict=True)
+                Judged(behaviour_of(record.chat), answer, context_of(record.chat), sent=attempt.chat)
+                for record, attempt, answer in zip(left, sent, answers, strict=True)
             ]
             verdicts = resources.judge(judged)
             for record, attempt, answer, verdict in zip(left, sent, answers, verdicts, strict=True):
-                record.note(attempt.answered(answer), verdict)
-        return [record.result() for record in records]
+                record.note(attempt.answered(answer), verdict, max(1, self.keep))
+        return [attempt for record in records for attempt in record.result()]
 
     def _changed(self, chat: Chat, draw: random.Random, at: int) -> Attempt:
         words = [self._word(word, draw) for word in behaviour_of(chat).split(" ")]

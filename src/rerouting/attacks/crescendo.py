@@ -68,7 +68,7 @@ class Crescendo:
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """The talk up to the first success, else up to its best answer."""
+        """Every turn's answer with the talk up to it, the first success or else the best one in front."""
         talks = [_Talk(Search(chat)) for chat in chats]
         how = Asking(self.tries, self.max_new_tokens, self.temperature, OPENING)
         for number in range(self.turns + self.backtracks):
@@ -77,7 +77,11 @@ class Crescendo:
                 break
             resources.progress(f"crescendo: round {number + 1}, {len(live)} talks")
             self._round(live, number, how, target, resources)
-        return [talk.search.result(turns=talk.turns, backtracks=talk.backtracks) for talk in talks]
+        return [
+            attempt
+            for talk in talks
+            for attempt in talk.search.result(turns=talk.turns, backtracks=talk.backtracks)
+        ]
 
     def _round(
         self, live: list[_Talk], number: int, how: Asking, target: Target, resources: Resources

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from rerouting.core.attempt import Attempt, ask, behaviour_of, context_of
 from rerouting.core.contracts import Resources, Translator
+from rerouting.core.english import reads_english
 from rerouting.core.finder import Component, build
 from rerouting.core.records import Chat
 from rerouting.targets.target import Target
@@ -54,7 +55,7 @@ class Multilingual:
         for at, answer in zip(sent, answers, strict=True):
             attempts[at] = attempts[at].answered(answer)
         for code in languages:
-            here = [at for at in sent if attempts[at].trace["language"] == code]
+            here = [at for at in sent if attempts[at].trace["part"] == code]
             back = _back(translator, [attempts[at] for at in here], code)
             for at, attempt in zip(here, back, strict=True):
                 attempts[at] = attempt
@@ -69,10 +70,10 @@ def _asked(translator: Translator, chats: Sequence[Chat], code: str) -> list[Att
     contexts = {chat.id: reply for chat, reply in zip(with_text, texts, strict=True)}
     attempts = []
     for chat, reply in zip(chats, requests, strict=True):
-        trace: dict[str, Any] = {"language": code, "request": reply.text}
+        trace: dict[str, Any] = {"part": code, "request": reply.text}
         if reply.text is None:
             why = f"no translation to {code}: {reply.failure}"
-            attempts.append(Attempt(chat, trace=trace, failure=why))
+            attempts.append(Attempt(chat, trace=trace, failure=why, passing=reply.passing))
             continue
         sent = ask(chat, reply.text)
         context = contexts.get(chat.id)
@@ -86,13 +87,15 @@ def _asked(translator: Translator, chats: Sequence[Chat], code: str) -> list[Att
 
 
 def _back(translator: Translator, attempts: Sequence[Attempt], code: str) -> list[Attempt]:
-    """The answers in English; as they are where that fails, which the trace says."""
-    filled = [at for at, attempt in enumerate(attempts) if (attempt.answer or "").strip()]
+    """The answers in English: models often answer in it anyway; as they are where that fails, which the trace says."""
+    filled = [at for at, one in enumerate(attempts) if one.answer and one.answer.strip()]
+    filled = [at for at in filled if not reads_english(attempts[at].answer or "")]
     replies = translator.translate([attempts[at].answer or "" for at in filled], code, "en") if filled else []
     done = list(attempts)
     for at, reply in zip(filled, replies, strict=True):
         trace = attempts[at].trace | {"untranslated_answer": attempts[at].answer}
         if reply.text is None:
-            trace = attempts[at].trace | {"answer_not_translated": True, "why": reply.failure}
-        done[at] = replace(attempts[at], answer=reply.text or attempts[at].answer, trace=trace)
+            trace = attempts[at].trace | {"answer_language": code, "why": reply.failure}
+        answer = reply.text or attempts[at].answer
+        done[at] = replace(attempts[at], answer=answer, trace=trace, passing=reply.passing)
     return done

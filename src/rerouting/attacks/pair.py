@@ -69,7 +69,7 @@ class Pair:
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """The first success of a behaviour's streams, else its best answer."""
+        """All answers of a behaviour's streams, the first success or else the best one in front."""
         searches = [Search(chat) for chat in chats]
         streams = [
             _Stream(search, number, [instructions(search.chat, APPROACHES[number % 3], self.think)])
@@ -84,7 +84,7 @@ class Pair:
                 break
             resources.progress(f"pair: iteration {iteration + 1}, {len(live)} streams")
             self._step(live, iteration, how, target, resources)
-        return [search.result() for search in searches]
+        return [attempt for search in searches for attempt in search.result()]
 
     def _step(
         self, live: list[_Stream], iteration: int, how: Asking, target: Target, resources: Resources

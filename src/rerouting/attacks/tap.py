@@ -81,7 +81,7 @@ class Tap:
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """The success of each tree, else its best answer; after a transfer, that prompt without its answer."""
+        """All answers of each tree, its success or else its best one in front; after a transfer, that prompt alone."""
         searched = target
         if self.transfer_from is not None:
             loaded = load_once(self.transfer_from, str(target.loaded.device))
@@ -93,7 +93,7 @@ class Tap:
                 break
             resources.progress(f"tap: level {level + 1}, {len(live)} trees")
             self._level(live, level, searched, resources)
-        return [self._result(tree) for tree in trees]
+        return [attempt for tree in trees for attempt in self._result(tree)]
 
     def _level(self, live: list[_Tree], level: int, target: Target, resources: Resources) -> None:
         leaves = self._on_topic(self._grow(live, level, resources), resources)
@@ -145,13 +145,14 @@ class Tap:
                 leaf.tree.off_topic += 1
         return kept
 
-    def _result(self, tree: _Tree) -> Attempt:
+    def _result(self, tree: _Tree) -> list[Attempt]:
         record = {"off_topic_pruned": tree.off_topic, "topic_unclear": tree.unclear}
-        attempt = tree.search.result(**record)
+        attempts = tree.search.result(**record)
         if self.transfer_from is None:
-            return attempt
-        source = {"transferred_from": self.transfer_from, "source_answer": attempt.answer}
-        return replace(attempt, answer=None, trace=attempt.trace | source)
+            return attempts
+        best = attempts[0]
+        source = {"transferred_from": self.transfer_from, "source_answer": best.answer}
+        return [replace(best, answer=None, trace=best.trace | source)]
 
 
 def _question(leaf: _Leaf) -> Message:

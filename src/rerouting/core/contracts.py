@@ -144,22 +144,22 @@ class Resources:
         seed: of everything random.
         judge: judges answers in an attack's own loop.
         assistant: the attacker's chat model.
-        base: the base model as a `Target`, for attackers who have it too (completions to train on or to show); None
-            outside of the matrix.
         translator: for multilingual attacks; None if there is none.
         fitted: what the attack's `fit` returned for this model (tensors on the CPU).
         folder: where the attack may leave files.
         progress: called with a short line about what is going on.
+        base: the base model as a `Target`, for attackers who have it too (completions to train on or to show); None
+            outside of the matrix.
     """
 
     seed: int
     judge: Callable[[Sequence[Judged]], list[Verdict]]
     assistant: ChatModel
-    base: Any = None
     translator: Translator | None = None
     fitted: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()
     progress: Callable[[str], None] = lambda line: None
+    base: Any = None
 
 
 class PromptAttack(Protocol):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rerouting.core.contracts import Judged, Verdict
 
@@ -46,6 +47,8 @@ class Broken:
     """Share of letters, digits and spaces."""
     letters_margin: float = 0.15
     """How far below the base's own share."""
+
+    uses_likelihoods: ClassVar[bool] = True
 
     def reason(self, answer: Answer, base: Answer) -> str | None:
         """Why the answer is broken, or None if it is coherent."""

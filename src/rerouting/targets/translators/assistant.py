@@ -65,7 +65,7 @@ def _question(text: str, source: str, target: str) -> Message:
 
 def _read(reply: Reply, text: str) -> Reply:
     if reply.text is None:
-        return Reply(None, f"translator: {reply.failure}")
+        return Reply(None, f"translator: {reply.failure}", reply.passing)
     found = _TAGS.sub("", reply.text).strip()
     if not found:
         return Reply(None, "translator wrote nothing")
