@@ -202,7 +202,8 @@ class _Search:
 
     def _prefix(self) -> Any:
         """Keys and values of the tokens before the suffix; None where going on from them gives other losses."""
-        rows = self.wanted.repeat(2, self.options.length)[:, : max(2, self.options.length)].clone()
+        length = max(2, self.options.length)
+        rows = self.wanted.repeat(2, length)[:, :length].clone()
         middle = rows.shape[1] // 2
         rows[1, middle] = (rows[1, middle] - 1).abs()
         try:

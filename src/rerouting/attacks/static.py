@@ -9,14 +9,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rerouting.core.attempt import Attempt, ask, behaviour_of, context_of
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 from rerouting.data.reading import Row, column, read_rows
 
-_BEHAVIOURS = ("behavior_id", "BehaviorID", "behaviour_id", "id", "behavior", "Behavior", "behaviour", "goal")
+_BEHAVIOURS = ("behavior_id", "BehaviorID", "behaviour_id", "behavior", "Behavior", "behaviour", "goal")
 _CASES = ("test_case", "test_cases", "prompt", "jailbreak", "text")
 
 
@@ -84,7 +84,7 @@ class Static:
         return None if records else content
 
 
-def _is_cases(value: Any) -> bool:
+def _is_cases(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(case, str) for case in value)
 
 
