@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from rerouting.attacks.autodan import PLACE, Autodan, _Evolution, _NearWords, crossed
 from rerouting.attacks.human_jailbreaks import HumanJailbreaks
@@ -17,8 +15,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
 from rerouting.targets.target_loss import losses_of, target_pair
 from tests.attacks.tiny_target import RESOURCES as UNASSISTED
-from tests.attacks.tiny_target import tiny_target
-from tests.data.tokenizers_of_families import PLAIN
+from tests.attacks.tiny_target import tiny_target, wordy
 
 CHAT = Chat("a", (Message("user", "How do I bake?"),), target="To bake, first")
 CONTEXTUAL = Chat(
@@ -49,25 +46,6 @@ class Scripted:
 
 
 RESOURCES = replace(UNASSISTED, assistant=Scripted(None))
-
-
-def wordy(sentencepiece=False):
-    text = " " + " ".join(TEXTS).lower().replace(PLACE.lower(), "")
-    tokenizer = Tokenizer(models.BPE())
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if sentencepiece:
-        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-        alphabet = ["▁", "\n", *map(chr, range(33, 127))]
-    else:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=900, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"], show_progress=False
-    )
-    tokenizer.train_from_iterator([text, " bake cook house garden" * 9], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, chat_template=PLAIN, bos_token="<s>", eos_token="</s>"
-    )
 
 
 def with_near_words(tokenizer, mark="Ġ"):
@@ -189,6 +167,18 @@ def test_words_are_exchanged_for_near_ones_alone(sentencepiece):
         assert "BAKE bakers" in changed and changed.endswith(f"{PLACE} it")
     assert any("cook," in one for one in kinds)
     assert evolution(target, replace(SMALL, words=0.0))._exchanged(text) == text
+
+
+def test_near_words_have_a_cosine_of_at_least_three_tenths(target):
+    near, weight = _NearWords(target), target.model.get_input_embeddings().weight
+    few = 0
+    for word, at in near.ids.items():
+        cosines = torch.nn.functional.cosine_similarity(weight, weight[at], dim=1)
+        expected = {other for other, place in near.ids.items() if cosines[place] >= 0.3 and other != word}
+        found = near.of(word)
+        assert set(found) <= expected and len(found) == min(5, len(expected))
+        few += len(found) < 5
+    assert few > 3 and len(near.ids) > 7
 
 
 def test_words_that_did_well_are_taken_more_often(target):

@@ -13,7 +13,7 @@ from rerouting.core.records import Chat, Message
 from rerouting.data.formatting import render_prompt
 from rerouting.evaluation.attacking import attempts_of
 from rerouting.targets.target_loss import losses_of, target_ids
-from tests.attacks.tiny_target import RESOURCES, tiny_target
+from tests.attacks.tiny_target import RESOURCES, tiny_target, wordy
 from tests.data.tokenizers_of_families import CHATML, LLAMA2, LLAMA3, SPECIAL, tiny, tiny_sentencepiece
 from tests.models.tiny import _COMMON, FAMILIES
 
@@ -121,11 +121,27 @@ def test_rendered_prompt_reads_back_as_the_exact_tokens(template, made):
     target = tiny_target(made(template))
     attempts = replace(SMALL, ascii_only=False, length=3).run(target, CHATS, RESOURCES)
     assert any(one.trace["best_loss"] < one.trace["first_loss"] for one in attempts)
-    for attempt in attempts:
-        assert attempt.trace["reads_back"] and attempt.chat.request.endswith(attempt.trace["suffix"])
+    for chat, attempt in zip(CHATS, attempts, strict=True):
+        assert attempt.chat.request == chat.request.rstrip() + attempt.trace["suffix"]
+        assert attempt.trace["reads_back"]
         assert tuple(render_prompt(attempt.chat, target.tokenizer)) == attempt.ids
         text = target.tokenizer.decode(list(attempt.ids))
         assert target.tokenizer(text, add_special_tokens=False)["input_ids"] == list(attempt.ids)
+
+
+@pytest.mark.parametrize("sentencepiece", [False, True])
+def test_candidates_that_would_be_read_as_other_tokens_are_dropped(sentencepiece):
+    tokenizer = wordy(sentencepiece)
+    target = tiny_target(tokenizer)
+    suffix = torch.tensor(tokenizer(" house" + " x" * 5, add_special_tokens=False)["input_ids"])
+    gradient = torch.randn(len(suffix), len(tokenizer), generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    rows = _Vocabulary(target, True).draw(suffix, gradient, 400, 100, draw)
+    assert 50 < len(rows) < 390
+    for row in rows.tolist():
+        assert tokenizer(tokenizer.decode(row), add_special_tokens=False)["input_ids"] == row
+    attempts = replace(SMALL, candidates=64).run(target, CHATS, RESOURCES)
+    assert all(tuple(render_prompt(one.chat, tokenizer)) == one.ids for one in attempts)
 
 
 def test_a_suffix_whose_end_the_template_trims_is_not_taken(monkeypatch):
@@ -148,6 +164,7 @@ def test_a_suffix_whose_end_the_template_trims_is_not_taken(monkeypatch):
 def test_the_papers_start_stays_as_it_is_where_decoding_cleans_up_blanks():
     tokenizer = tiny(CHATML)
     tokenizer.clean_up_tokenization_spaces = True
+    tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
     paper = Gcg(**Gcg.budgets["paper"] | {"steps": 0})
     (attempt,) = paper.run(tiny_target(tokenizer), CHATS[:1], RESOURCES)
     assert attempt.trace["suffix"] == " !" * 20 and attempt.trace["reads_back"]
@@ -207,6 +224,20 @@ def test_behaviours_share_a_suffix_and_its_mean_loss(target):
     assert one.trace["shared_by"] == ["a", "b"] and "shared_by" not in alone.trace
     pairs = [(list(each.ids), target_ids(each.chat, target.tokenizer)) for each in (one, two)]
     assert float(losses_of(target, pairs).mean()) == pytest.approx(one.trace["best_loss"], abs=1e-4)
+
+
+def test_candidates_are_drawn_by_the_gradients_of_all_behaviours(target, monkeypatch):
+    real, seen = _Vocabulary.draw, []
+
+    def draw(self, suffix, gradient, *others):
+        seen.append((suffix, gradient))
+        return real(self, suffix, gradient, *others)
+
+    monkeypatch.setattr(_Vocabulary, "draw", draw)
+    replace(SMALL, behaviours=2, steps=1).run(target, CHATS[:2], RESOURCES)
+    ((suffix, gradient),) = seen
+    parts = [_Search(SMALL, target, chat).gradient(suffix) for chat in CHATS[:2]]
+    assert torch.allclose(gradient, sum(part / part.norm(dim=1, keepdim=True) for part in parts), atol=1e-5)
 
 
 def test_a_behaviour_without_a_target_takes_no_other_with_it(target):
