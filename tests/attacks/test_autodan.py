@@ -99,12 +99,15 @@ def filled(template, chat):
     return template.replace(PLACE, chat.meta.get("behaviour", chat.request))
 
 
-def test_a_search_finds_more_than_its_templates_and_is_made_by_its_seed(target, own):
-    options = replace(own, population=16, generations=12)
-    one, two = (options.run(target, [CHAT], RESOURCES)[0] for _ in range(2))
-    assert one == two and one.trace["best_loss"] < one.trace["first_loss"]
-    others = [options.run(target, [CHAT], replace(RESOURCES, seed=seed))[0] for seed in (1, 2)]
-    assert {one.trace["template"], *(other.trace["template"] for other in others)} != {one.trace["template"]}
+def traces(target, options):
+    """Of searches with eight seeds."""
+    return [options.run(target, [CHAT], replace(RESOURCES, seed=seed))[0].trace for seed in range(8)]
+
+
+def test_searches_find_more_than_their_templates_and_are_made_by_their_seeds(target, own):
+    one, two = (traces(target, own) for _ in range(2))
+    assert one == two and len({trace["template"] for trace in one}) > 1
+    assert sum(trace["best_loss"] < trace["first_loss"] for trace in one) >= 3
 
 
 @pytest.mark.parametrize("paragraph", [True, False])
@@ -227,11 +230,15 @@ def test_any_characters_in_a_behaviour_are_sent_as_they_are(target, own):
 def test_it_ends_where_the_loss_is_low_enough(target, own):
     (attempt,) = replace(own, stop_below=99.0).run(target, [CHAT], RESOURCES)
     assert len(attempt.trace["losses"]) == 1
-    longer = replace(own, population=16, generations=12)
-    losses = longer.run(target, [CHAT], RESOURCES)[0].trace["losses"]
+    seed, losses = next(
+        (seed, trace["losses"])
+        for seed, trace in enumerate(traces(target, own))
+        if trace["losses"][0] > trace["losses"][-2]
+    )
     end = next(at for at, loss in enumerate(losses) if loss < losses[0])
-    (attempt,) = replace(longer, stop_below=losses[0] - 0.0006).run(target, [CHAT], RESOURCES)
-    assert 0 < end < 12 and attempt.trace["losses"] == losses[: end + 1]
+    early = replace(own, stop_below=losses[0] - 0.0006)
+    (attempt,) = early.run(target, [CHAT], replace(RESOURCES, seed=seed))
+    assert 0 < end < 4 and attempt.trace["losses"] == losses[: end + 1]
 
 
 def test_own_templates_are_the_first_generation(target, own):
