@@ -53,24 +53,3 @@ def test_many_shot_keeps_the_system_turn_first_and_the_request_last():
     first, second = build("attacks", Component("many_shot", {"shots": 3})).prompts(CHATS)
     assert [turn.role for turn in first.chat.messages] == ["user", "assistant"] * 3 + ["user"]
     assert second.chat.messages[0].role == "system" and second.chat.request == "Another"
-
-
-def test_static_cases_by_id_or_behaviour_with_their_context(tmp_path):
-    file = tmp_path / "cases.json"
-    file.write_text('{"a": ["one", "two"], "Explain": ["three"]}')
-    meta = {"behaviour": "Explain", "context": "A text."}
-    chats = [*CHATS, Chat("c", (Message("user", "A text. Explain"),), meta=meta)]
-    attempts = build("attacks", Component("static", {"path": str(file)})).prompts(chats)
-    assert [attempt.chat.request for attempt in attempts if not attempt.failure] == [
-        "one",
-        "two",
-        "A text.\n\n---\n\nthree",
-    ]
-    assert [attempt.chat.id for attempt in attempts if attempt.failure] == ["b"]
-
-
-def test_static_file_of_another_shape(tmp_path):
-    file = tmp_path / "cases.json"
-    file.write_text('["a"]')
-    with pytest.raises(UserError, match="behaviour"):
-        build("attacks", Component("static", {"path": str(file)})).prompts(CHATS)

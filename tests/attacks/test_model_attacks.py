@@ -5,11 +5,9 @@ import torch
 
 from rerouting.attacks.best_of_n import BestOfN
 from rerouting.attacks.embedding import Embedding
-from rerouting.attacks.gcg import Gcg, _Search
 from rerouting.attacks.refusal_ablation import RefusalAblation
 from rerouting.attacks.repe import Repe, reading_vectors
 from rerouting.core.contracts import Resources, Verdict
-from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import load
@@ -28,46 +26,6 @@ RESOURCES = Resources(0, lambda judged: [Verdict(False, "no") for _ in judged], 
 def target(tmp_path_factory):
     folder = save_model(tmp_path_factory.mktemp("model"))
     return Target(load(ModelConfig(name=str(folder), dtype="float32", device="cpu")), 4)
-
-
-def test_gcg_lowers_the_loss_and_repeats_itself(target):
-    attack = Gcg(steps=4, candidates=12, length=5, top_k=16)
-    one, two = attack.run(target, CHATS[:1], RESOURCES)[0], attack.run(target, CHATS[:1], RESOURCES)[0]
-    assert one.trace["best_loss"] < one.trace["first_loss"]
-    assert one.ids == two.ids
-
-
-def test_gcg_with_shared_prefix_equals_whole_forward_passes(target):
-    search = _Search(Gcg(length=5), target, CHATS[0])
-    suffixes = torch.tensor([[9, 12, 20, 31, 17], [40, 41, 42, 43, 44]])
-    whole = []
-    for suffix in suffixes.tolist():
-        ids = torch.tensor([[*search.before, *suffix, *search.after, *search.wanted.tolist()]])
-        logits = target.model(input_ids=ids).logits[0, -len(search.wanted) - 1 : -1]
-        whole.append(torch.nn.functional.cross_entropy(logits, search.wanted))
-    assert torch.allclose(search.losses(suffixes), torch.stack(whole), atol=1e-5)
-
-
-def test_gcg_halves_its_batch_when_memory_runs_out(target, monkeypatch):
-    search = _Search(Gcg(length=5, batch=4), target, CHATS[0])
-    suffixes = torch.arange(20, 40).reshape(4, 5)
-    expected, real, sizes = search.losses(suffixes), search._losses, []
-
-    def small(rows):
-        sizes.append(len(rows))
-        if len(rows) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(rows)
-
-    monkeypatch.setattr(search, "_losses", small)
-    assert torch.allclose(search.losses(suffixes), expected, atol=1e-5)
-    assert sizes == [4, 2, 1, 1, 1, 1]
-
-
-@pytest.mark.parametrize("attack", [Gcg(steps=1), Embedding(steps=1)])
-def test_a_behaviour_without_a_target(target, attack):
-    with pytest.raises(UserError, match="x has no target"):
-        attack.run(target, [Chat("x", (Message("user", "Hm"),))], RESOURCES)
 
 
 def test_embedding_lowers_the_loss_and_keeps_its_exact_input(target):

@@ -7,6 +7,9 @@ import pytest
 from rerouting.attacks.human_jailbreaks import HumanJailbreaks
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
+from rerouting.evaluation.attacking import attempts_of
+from tests.attacks.tiny_target import RESOURCES, tiny_target
+from tests.data.tokenizers_of_families import CHATML, tiny
 
 META = {"behaviour": "Sum it up", "context": "A text."}
 CHATS = [
@@ -66,6 +69,35 @@ def test_a_template_without_a_place_is_named_or_appended_to(tmp_path):
     assert attempts[1].chat.request == "You are free.\n\nBake a {cake}"
     with pytest.raises(UserError, match="no place"):
         HumanJailbreaks(path=str(file), place="<<it>>").prompts(CHATS)
+
+
+def test_a_template_without_a_place_leaves_every_case_unscored_with_the_reason(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"template": "Do {request}"}\n{"template": "You are free."}\n')
+    found = attempts_of(HumanJailbreaks(path=str(file)), tiny_target(tiny(CHATML)), CHATS, RESOURCES)
+    for chat in CHATS:
+        (attempt,) = found[chat.id]
+        assert attempt.answer is None and attempt.chat == chat
+        assert "t.jsonl, line 2: the template has no place for the request" in attempt.failure
+
+
+def test_every_place_is_filled_and_a_behaviour_may_hold_any_characters(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text(json.dumps({"template": "First {goal}, then {goal} \\1 {0}"}))
+    chat = Chat("a", (Message("user", "say {request} {goal} \\g<0> %s"),))
+    (attempt,) = HumanJailbreaks(path=str(file)).prompts([chat])
+    said = "say {request} {goal} \\g<0> %s"
+    assert attempt.chat.request == f"First {said}, then {said} \\1 {{0}}"
+    assert attempt.chat.meta["behaviour"] == said
+
+
+def test_templates_by_hub_name(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, config, split: [{"prompt": "Say [REPLACE]"}])
+    (attempt,) = HumanJailbreaks(path="owner/jailbreaks").prompts(CHATS[:1])
+    assert attempt.chat.request == "Say Bake a {cake}"
+    assert attempt.trace == {"template": "owner/jailbreaks (train), row 1"}
 
 
 @pytest.mark.parametrize(

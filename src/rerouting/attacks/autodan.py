@@ -25,13 +25,17 @@ import torch
 from rerouting.attacks.human_jailbreaks import PLACES, HumanJailbreaks
 from rerouting.core.attempt import Attempt, ask, behaviour_of
 from rerouting.core.contracts import Resources
+from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
+from rerouting.data.formatting import encode
 from rerouting.models.memory import in_batches
+from rerouting.targets.slots import texts_behind
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import losses_of, target_pair
 
 PLACE = PLACES[0]
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE = re.compile(r".+?(?:(?<=[.!?])\s+|\n+|\Z)", re.DOTALL)
+"""With the blanks behind it."""
 _WORD = re.compile(r"\{request\}|[A-Za-z]+")
 _PLAIN = re.compile(r"[a-z]{4,}")
 _TEMPERATURE = 0.5
@@ -78,6 +82,10 @@ class Autodan:
         Raises:
             UserError: a behaviour has no target, or templates that cannot be read.
         """
+        if min(self.population, self.batch) < 1 or self.sentence_level < 0:
+            raise UserError(
+                "autodan's numbers are too small", "population, batch: at least 1; sentence_level: at least 0"
+            )
         near = _NearWords(target)
         return [_Evolution(self, target, chat, resources, near).best() for chat in chats]
 
@@ -209,7 +217,7 @@ class _Evolution:
 
 def crossed(one: str, other: str, points: int, draw: random.Random) -> tuple[str, str]:
     """Two children whose sentences change sides at up to `points` cuts; each has one place for the request."""
-    mine, theirs = (_SENTENCE.split(text.strip()) for text in (one, other))
+    mine, theirs = (_SENTENCE.findall(text.strip()) for text in (one, other))
     most = min(len(mine), len(theirs))
     cuts = sorted(draw.sample(range(1, most), min(points, most - 1))) if most > 1 else []
     bounds = [0, *cuts, None]
@@ -219,7 +227,7 @@ def crossed(one: str, other: str, points: int, draw: random.Random) -> tuple[str
         sides = (first, second) if at % 2 == 0 else (second, first)
         sides[0].extend(mine[start:end])
         sides[1].extend(theirs[start:end])
-    return _one_place(" ".join(first)), _one_place(" ".join(second))
+    return _one_place("".join(first)), _one_place("".join(second))
 
 
 def _one_place(text: str) -> str:
@@ -237,7 +245,7 @@ class _NearWords:
         weight = target.model.get_input_embeddings().weight
         tokenizer = target.tokenizer
         size = min(len(weight), len(tokenizer))
-        texts = tokenizer.batch_decode([[at] for at in range(size)])
+        texts = texts_behind(tokenizer, encode(tokenizer, "x"), [[at] for at in range(size)])
         self.ids = {
             text[1:]: at for at, text in enumerate(texts) if text[:1] == " " and _PLAIN.fullmatch(text[1:])
         }

@@ -2,11 +2,13 @@
 
 Each step takes the gradient of the target's loss over the suffix's one-hot tokens, draws `candidates` suffixes with one
 token changed among the `top_k` best replacements of its position, drops those that do not survive being written and
-tokenised again, and keeps the best by loss. One suffix for several behaviours (`behaviours`, HarmBench's GCG-M) adds
-up their gradients, each normalised, and takes the mean of their losses.
+tokenised again, and keeps the best by loss whose whole prompt survives it too. One suffix for several behaviours
+(`behaviours`, HarmBench's GCG-M) adds up their gradients, each normalised, and takes the mean of their losses.
 
 What is computed once: keys and values of the tokens before the suffix, and for each batch those of the suffix's tokens
-that its candidates share (they stand in order of the changed position). Logits are made for the target alone.
+that its candidates share (they stand in order of the changed position). A model for which this gives other losses than
+whole forward passes (its cache cannot be repeated, or its positions depend on the length) gets whole ones. Logits are
+made for the target alone.
 
 Deviations: the best suffix of all steps is used, not the last; a buffer of the best suffixes so far as in nanoGCG
 (arXiv 2402.12329), 0 for none as in the paper; several behaviours from the first step on, not one after another.
@@ -26,8 +28,10 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
+from rerouting.data.formatting import encode
+from rerouting.data.template import prompt_text
 from rerouting.models.memory import in_batches
-from rerouting.targets.slots import around_slot
+from rerouting.targets.slots import around_slot, texts_behind, with_suffix
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import target_ids
 
@@ -91,10 +95,11 @@ class Gcg:
         searches = [_Search(self, target, chat) for chat in chats]
         draw = torch.Generator().manual_seed(resources.seed)
         vocabulary = _Vocabulary(target, self.ascii_only)
-        pool = [
-            (_loss(searches, start[None])[0], start)
-            for start in self._starts(target.tokenizer, vocabulary, draw)
-        ]
+        first, *others = self._starts(target.tokenizer, vocabulary, draw)
+        # where not even the start reads back, no suffix will: tokenizer and template are at odds
+        readers = [search for search in searches if search.reads_back(first)]
+        starts = [first, *(one for one in others if all(reader.reads_back(one) for reader in readers))]
+        pool = [(_loss(searches, start[None])[0], start) for start in starts]
         pool.sort(key=lambda pair: pair[0])
         best, losses, tried = pool[0], [pool[0][0]], 0
         for step in range(self.steps):
@@ -104,17 +109,16 @@ class Gcg:
             drawn = vocabulary.draw(current, gradient, self.candidates, self.top_k, draw)
             found = _loss(searches, drawn)
             tried += len(drawn)
-            if found:
-                lowest = min(range(len(found)), key=found.__getitem__)
-                _keep(pool, (found[lowest], drawn[lowest]), self.buffer)
+            for at in sorted(range(len(found)), key=found.__getitem__):
+                if all(reader.reads_back(drawn[at]) for reader in readers):
+                    _keep(pool, (found[at], drawn[at]), self.buffer)
+                    break
             best = min(best, pool[0], key=lambda pair: pair[0])
             losses.append(pool[0][0])
             resources.progress(f"gcg: step {step + 1} of {self.steps}, loss {best[0]:.3f}")
             if best[0] < self.stop_below:
                 break
-        text = target.tokenizer.decode(best[1])
         trace = {
-            "suffix": text,
             "first_loss": round(losses[0], 4),
             "best_loss": round(best[0], 4),
             "losses": [round(value, 3) for value in losses],
@@ -122,14 +126,7 @@ class Gcg:
         }
         if len(chats) > 1:
             trace["shared_by"] = [chat.id for chat in chats]
-        return [
-            Attempt(
-                chat.with_request(f"{chat.request}{text}"),
-                ids=(*search.before, *best[1].tolist(), *search.after),
-                trace=trace,
-            )
-            for chat, search in zip(chats, searches, strict=True)
-        ]
+        return [search.attempt(best[1], trace) for search in searches]
 
     def _starts(self, tokenizer: Any, vocabulary: _Vocabulary, draw: torch.Generator) -> list[Tensor]:
         """What the buffer holds at first; each survives being written and read again."""
@@ -145,7 +142,7 @@ class Gcg:
         for _ in range(self.buffer - 1):
             picks = torch.randint(len(allowed), (len(starts[0]),), generator=draw)
             starts.append(vocabulary.settled(allowed[picks].tolist()))
-        return starts
+        return [start for start in starts if len(start)]
 
 
 def _loss(searches: Sequence[_Search], suffixes: Tensor) -> list[float]:
@@ -161,41 +158,79 @@ def _normalised(gradient: Tensor) -> Tensor:
 
 
 def _keep(pool: list[tuple[float, Tensor]], found: tuple[float, Tensor], size: int) -> None:
-    """Put a suffix into the pool, best first; without a buffer it always takes the only place."""
+    """Put a new suffix into the pool, best first; without a buffer it always takes the only place."""
     if size == 0:
         pool[:] = [found]
-    elif found[0] < pool[-1][0]:
-        pool[-1] = found
+    elif not any(torch.equal(found[1], suffix) for _, suffix in pool):
+        pool.append(found)
         pool.sort(key=lambda pair: pair[0])
+        del pool[size:]
 
 
 class _Search:
     """The fixed parts of one behaviour's search, and the prefix's keys and values."""
 
     def __init__(self, options: Gcg, target: Target, chat: Chat) -> None:
-        self.options, self.model = options, target.model
+        self.options, self.model, self.tokenizer, self.chat = options, target.model, target.tokenizer, chat
         self.device = target.loaded.device
         self.before, self.after = around_slot(chat, target.tokenizer)
         self.wanted = torch.tensor(target_ids(chat, target.tokenizer), device=self.device)
         self.tail = torch.tensor([*self.after, *self.wanted.tolist()[:-1]], device=self.device)
-        with torch.no_grad():
-            ids = torch.tensor([self.before], device=self.device)
-            self.cache = self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        self.head = torch.tensor([self.before], dtype=torch.long, device=self.device)
+        self.cache = self._prefix()
 
     def losses(self, suffixes: Tensor) -> Tensor:
         """Target loss of each suffix (B, S) in nats a token, (B,)."""
         return torch.stack(in_batches(self._losses, list(suffixes), self.options.batch))
 
+    def attempt(self, suffix: Tensor, trace: dict[str, Any]) -> Attempt:
+        """The prompt with a suffix in its exact tokens."""
+        text = self._text(suffix)
+        own = {"suffix": text, "reads_back": self.reads_back(suffix)}
+        return Attempt(with_suffix(self.chat, text), ids=self._ids(suffix), trace=own | trace)
+
+    def reads_back(self, suffix: Tensor) -> bool:
+        """Whether the chat with this suffix, rendered as text, is tokenised to the exact tokens."""
+        text = prompt_text(with_suffix(self.chat, self._text(suffix)), self.tokenizer)
+        return tuple(encode(self.tokenizer, text)) == self._ids(suffix)
+
+    def _ids(self, suffix: Tensor) -> tuple[int, ...]:
+        return (*self.before, *suffix.tolist(), *self.after)
+
+    def _text(self, suffix: Tensor) -> str:
+        return texts_behind(self.tokenizer, self.before, [suffix.tolist()])[0]
+
+    def _prefix(self) -> Any:
+        """Keys and values of the tokens before the suffix; None where going on from them gives other losses."""
+        length = max(2, self.options.length)
+        rows = self.wanted.repeat(2, length)[:, :length].clone()
+        middle = rows.shape[1] // 2
+        rows[1, middle] = (rows[1, middle] - 1).abs()
+        try:
+            with torch.no_grad():
+                self.cache = self.model(input_ids=self.head, use_cache=True, logits_to_keep=1).past_key_values
+            going_on = torch.stack(in_batches(self._losses, list(rows), 2))
+        except Exception:  # caches of other kinds are missing, or fail with errors of many types
+            return None
+        cache, self.cache = self.cache, None
+        whole = torch.stack(in_batches(self._losses, list(rows), 2))
+        near = 1e-3 if self.model.dtype == torch.float32 else 5e-2
+        return cache if torch.allclose(going_on, whole, rtol=near, atol=near) else None
+
     @torch.no_grad()
     def _losses(self, suffixes: Sequence[Tensor]) -> list[Tensor]:
         rows = torch.stack(list(suffixes)).to(self.device)
+        tail = self.tail.expand(len(rows), -1)
+        if self.cache is None:
+            whole = torch.cat([self.head.expand(len(rows), -1), rows, tail], dim=1)
+            return list(self._score(input_ids=whole).cpu())
         differs = (rows != rows[0]).any(dim=0).nonzero()
         shared = int(differs[0]) if len(differs) else rows.shape[1] - 1
         cache = copy.deepcopy(self.cache)
         if shared:
             self.model(input_ids=rows[:1, :shared], past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_repeat_interleave(len(rows))
-        ids = torch.cat([rows[:, shared:], self.tail.expand(len(rows), -1)], dim=1)
+        ids = torch.cat([rows[:, shared:], tail], dim=1)
         return list(self._score(input_ids=ids, past_key_values=cache).cpu())
 
     def _score(self, **inputs: Any) -> Tensor:
@@ -211,8 +246,7 @@ class _Search:
         table = self.model.get_input_embeddings()
         weight = table.weight
         soft = table(suffix.to(self.device)[None]).detach().requires_grad_(True)
-        before = table(torch.tensor([self.before], device=self.device))
-        whole = torch.cat([before, soft, table(self.tail[None])], dim=1)
+        whole = torch.cat([table(self.head), soft, table(self.tail[None])], dim=1)
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(self._score(inputs_embeds=whole).sum(), soft)
         gradient: Tensor = slope[0].float() @ weight.float().T
@@ -226,7 +260,7 @@ class _Vocabulary:
         self.tokenizer = target.tokenizer
         size = target.model.get_input_embeddings().weight.shape[0]
         self.allowed = torch.zeros(size, dtype=torch.bool)
-        texts = self.tokenizer.batch_decode([[at] for at in range(min(size, len(self.tokenizer)))])
+        texts = self._texts([[at] for at in range(min(size, len(self.tokenizer)))])
         for at, text in enumerate(texts):
             self.allowed[at] = bool(text) and (not ascii_only or (text.isascii() and text.isprintable()))
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
@@ -238,6 +272,9 @@ class _Vocabulary:
         best = (-gradient).topk(min(top_k, int(self.allowed.sum())), dim=1).indices
         rows = suffix.repeat(count, 1)
         places = torch.arange(count) * len(suffix) // count
+        if count < len(suffix):
+            shift = torch.randint(len(suffix), (1,), generator=draw)
+            places = ((places + shift) % len(suffix)).sort().values
         picks = torch.randint(best.shape[1], (count,), generator=draw)
         rows[torch.arange(count), places] = best[places, picks]
         return rows[[at for at, ids in enumerate(self._read_again(rows)) if ids == rows[at].tolist()]]
@@ -253,6 +290,8 @@ class _Vocabulary:
         return torch.tensor(found, dtype=torch.long)
 
     def _read_again(self, rows: Any) -> list[list[int]]:
-        texts = self.tokenizer.batch_decode(rows)
-        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        found: list[list[int]] = self.tokenizer(self._texts(rows), add_special_tokens=False)["input_ids"]
         return found
+
+    def _texts(self, rows: Any) -> list[str]:
+        return list(self.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False))
