@@ -30,7 +30,7 @@ TEXTS = [
     f"Garden paths are long? Yes. No. {PLACE}",
     f"{PLACE}",
 ]
-SMALL = Autodan(population=6, generations=4, sentence_level=1, words=0.5)
+SMALL = Autodan(answers=1, population=6, generations=4, sentence_level=1, words=0.5)
 NEAR = [("bake", "cook"), ("house", "garden")]
 
 
@@ -78,6 +78,14 @@ def evolution(target, options=SMALL, assistant=RESOURCES.assistant):
 
 def loss_of(target, chat):
     return float(losses_of(target, [target_pair(chat, target.tokenizer)]))
+
+
+def test_the_fittest_prompts_are_answered(target, own):
+    attempts = replace(own, answers=3).run(target, [CHAT], RESOURCES)
+    losses = [one.trace["loss"] for one in attempts]
+    assert len({one.chat.request for one in attempts}) == 3 and losses == sorted(losses)
+    for one in attempts:
+        assert loss_of(target, one.chat) == pytest.approx(one.trace["loss"], abs=1e-4)
 
 
 def test_the_loss_never_rises_and_is_that_of_what_is_sent(target, own):

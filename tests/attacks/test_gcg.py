@@ -22,7 +22,7 @@ CHATS = [
     Chat("b", (Message("user", "Go on"),), target="You go"),
     Chat("c", (Message("system", "Be brief."), Message("user", "A text.\n\n---\n\nSum it up ")), target="It"),
 ]
-SMALL = Gcg(steps=4, candidates=12, length=5, top_k=16)
+SMALL = Gcg(answers=1, steps=4, candidates=12, length=5, top_k=16)
 OTHER_CACHES = {
     "cannot be repeated": tf.Lfm2Config(
         **_COMMON | {"block_ff_dim": 48}, layer_types=["conv", "full_attention", "conv"]
@@ -206,6 +206,15 @@ def test_with_a_buffer_it_goes_on_from_the_best_so_far(target, monkeypatch):
     lowest = spied(monkeypatch)
     (attempt,) = replace(SMALL, buffer=3, candidates=4, steps=8).run(target, CHATS[:1], RESOURCES)
     assert attempt.trace["losses"] == [min(lowest[: 3 + step]) for step in range(9)]
+
+
+def test_the_best_suffixes_of_all_steps_are_answered(target):
+    attempts = replace(SMALL, answers=3).run(target, CHATS[:2], RESOURCES)
+    for chat in CHATS[:2]:
+        own = [one for one in attempts if one.chat.id == chat.id]
+        losses = [one.trace["loss"] for one in own]
+        assert len(own) == 3 and losses == sorted(losses) and losses[0] == own[0].trace["best_loss"]
+        assert len({one.ids for one in own}) == 3
 
 
 def test_a_buffer_keeps_the_best_and_each_once():

@@ -66,6 +66,8 @@ class Autodan:
     """File of first templates, as human_jailbreaks reads it; null for the bundled ones."""
     stop_below: float = 0.05
     """Loss in nats a token at which the search ends."""
+    answers: int = 3
+    """Fittest prompts that the model is made to answer, each an attempt."""
     batch: int = 16
     """Prompts scored at once; halves when memory runs out."""
 
@@ -77,7 +79,7 @@ class Autodan:
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 12, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """The fittest prompt for each behaviour.
+        """The fittest prompts for each behaviour, best first.
 
         Raises:
             UserError: a behaviour has no target, or templates that cannot be read.
@@ -87,7 +89,9 @@ class Autodan:
                 "autodan's numbers are too small", "population, batch: at least 1; sentence_level: at least 0"
             )
         near = _NearWords(target)
-        return [_Evolution(self, target, chat, resources, near).best() for chat in chats]
+        return [
+            attempt for chat in chats for attempt in _Evolution(self, target, chat, resources, near).fittest()
+        ]
 
 
 @dataclass
@@ -102,30 +106,33 @@ class _Evolution:
     momentum: dict[str, float] = field(default_factory=dict)
     rewrites: dict[str, int] = field(default_factory=lambda: {"asked": 0, "used": 0})
 
-    def best(self) -> Attempt:
-        """Breed, and take the prompt with the lowest loss of all generations."""
+    def fittest(self) -> list[Attempt]:
+        """Breed, and take the prompts with the lowest losses of all generations."""
         self.draw = random.Random(f"{self.resources.seed} {self.chat.id}")
         people = self._first()
         losses = self._losses(people)
-        fittest = min(zip(losses, people, strict=True))
-        history = [fittest[0]]
+        seen = dict(zip(people, losses, strict=True))
+        history = [min(losses)]
         for generation in range(self.options.generations):
-            if fittest[0] < self.options.stop_below:
+            if history[-1] < self.options.stop_below:
                 break
             paragraph = generation % (self.options.sentence_level + 1) == 0
             people = self._next(people, losses, paragraph)
             losses = self._losses(people)
-            fittest = min(fittest, min(zip(losses, people, strict=True)))
-            history.append(fittest[0])
-            self.resources.progress(f"autodan: generation {generation + 1}, loss {fittest[0]:.3f}")
+            seen |= zip(people, losses, strict=True)
+            history.append(min(history[-1], *losses))
+            self.resources.progress(f"autodan: generation {generation + 1}, loss {history[-1]:.3f}")
         trace = {
-            "template": fittest[1],
             "first_loss": round(history[0], 4),
-            "best_loss": round(fittest[0], 4),
+            "best_loss": round(history[-1], 4),
             "losses": [round(value, 3) for value in history],
             "rewrites": self.rewrites,
         }
-        return Attempt(self._chat(fittest[1]), trace=trace)
+        best = sorted(seen, key=seen.__getitem__)[: self.options.answers]
+        return [
+            Attempt(self._chat(text), trace=trace | {"template": text, "loss": round(seen[text], 4)})
+            for text in best
+        ]
 
     def _first(self) -> list[str]:
         texts = [one.filled(PLACE) for one in HumanJailbreaks(path=self.options.templates).templates()]

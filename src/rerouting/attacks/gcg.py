@@ -10,8 +10,8 @@ that its candidates share (they stand in order of the changed position). A model
 whole forward passes (its cache cannot be repeated, or its positions depend on the length) gets whole ones. Logits are
 made for the target alone.
 
-Deviations: the best suffix of all steps is used, not the last; a buffer of the best suffixes so far as in nanoGCG
-(arXiv 2402.12329), 0 for none as in the paper; several behaviours from the first step on, not one after another.
+Deviations: the best suffixes of all steps are used, not the last one; a buffer of the best suffixes so far as in
+nanoGCG (arXiv 2402.12329), 0 for none as in the paper; several behaviours from the first step on, not one by one.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Gcg:
     best candidate, even a worse one, as in the paper."""
     behaviours: int = 1
     """Behaviours that share one suffix."""
+    answers: int = 3
+    """Best suffixes that the model is made to answer, each an attempt: a low loss is no success yet (the paper: 1)."""
     batch: int = 16
     """Candidates in one forward pass; halves when memory runs out."""
     stop_below: float = 0.05
@@ -70,6 +72,7 @@ class Gcg:
             "batch": 256,
             "init": " !" * 20,
             "buffer": 0,
+            "answers": 1,
             "stop_below": 0.0,
         },
     }
@@ -81,13 +84,15 @@ class Gcg:
         return self.behaviours
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """One optimised suffix for every `behaviours` behaviours.
+        """The best suffixes, best first, for every `behaviours` behaviours.
 
         Raises:
             UserError: a behaviour has no target, or the suffix nothing to start from.
         """
-        if self.behaviours < 1 or self.buffer < 0 or min(self.candidates, self.top_k, self.batch) < 1:
-            raise UserError("gcg's numbers are too small", "behaviours, candidates, top_k, batch: at least 1")
+        if self.buffer < 0 or min(self.behaviours, self.candidates, self.top_k, self.batch, self.answers) < 1:
+            raise UserError(
+                "gcg's numbers are too small", "behaviours, candidates, top_k, batch, answers: at least 1"
+            )
         parts = [chats[at : at + self.behaviours] for at in range(0, len(chats), self.behaviours)]
         return [attempt for part in parts for attempt in self._attack(target, part, resources)]
 
@@ -101,7 +106,7 @@ class Gcg:
         starts = [first, *(one for one in others if all(reader.reads_back(one) for reader in readers))]
         pool = [(_loss(searches, start[None])[0], start) for start in starts]
         pool.sort(key=lambda pair: pair[0])
-        best, losses, tried = pool[0], [pool[0][0]], 0
+        best, losses, tried = pool[:1], [pool[0][0]], 0
         for step in range(self.steps):
             current = pool[0][1]
             gradient = sum(_normalised(search.gradient(current)) for search in searches)
@@ -112,21 +117,25 @@ class Gcg:
             for at in sorted(range(len(found)), key=found.__getitem__):
                 if all(reader.reads_back(drawn[at]) for reader in readers):
                     _keep(pool, (found[at], drawn[at]), self.buffer)
+                    _keep(best, (found[at], drawn[at]), self.answers)
                     break
-            best = min(best, pool[0], key=lambda pair: pair[0])
             losses.append(pool[0][0])
-            resources.progress(f"gcg: step {step + 1} of {self.steps}, loss {best[0]:.3f}")
-            if best[0] < self.stop_below:
+            resources.progress(f"gcg: step {step + 1} of {self.steps}, loss {best[0][0]:.3f}")
+            if best[0][0] < self.stop_below:
                 break
         trace = {
             "first_loss": round(losses[0], 4),
-            "best_loss": round(best[0], 4),
+            "best_loss": round(best[0][0], 4),
             "losses": [round(value, 3) for value in losses],
             "candidates": tried,
         }
         if len(chats) > 1:
             trace["shared_by"] = [chat.id for chat in chats]
-        return [search.attempt(best[1], trace) for search in searches]
+        return [
+            search.attempt(suffix, trace | {"loss": round(loss, 4)})
+            for search in searches
+            for loss, suffix in best
+        ]
 
     def _starts(self, tokenizer: Any, vocabulary: _Vocabulary, draw: torch.Generator) -> list[Tensor]:
         """What the buffer holds at first; each survives being written and read again."""

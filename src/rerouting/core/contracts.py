@@ -10,7 +10,7 @@ and, where its defaults do not fit:
 
 - `fit(target, resources) -> {name: tensor}`: what it learns once per model (a direction, an adapter); kept in a file,
   given back as `resources.fitted`;
-- `group`: behaviours handed over at once (16), which is also what a kill can lose;
+- `group`: behaviours handed over at once (64), which is also what a kill can lose;
 - `budgets`: options for the budgets "quick" and "paper"; its defaults are "standard";
 - `cases`: behaviours attacked under each budget, spread evenly over the set; None (or no entry) for all.
 

@@ -23,7 +23,7 @@ from rerouting.evaluation.cases import CaseFile, case_row
 from rerouting.models.memory import free_memory, is_out_of_memory
 from rerouting.targets.target import Target
 
-GROUP = 16
+GROUP = 64
 
 
 @dataclass(frozen=True)
