@@ -42,7 +42,7 @@ def test_prefill_tries_every_opening():
     options = {"openings": ["{target}. First,", "Step 1:"]}
     attempts = build("attacks", Component("prefill", options)).prompts(CHATS)
     assert [one.prefill for one in attempts[:2]] == ["Sure, here is how. First,", "Step 1:"]
-    assert attempts[3].chat.id == "b" and attempts[3].trace == {"opening": "Step 1:"}
+    assert attempts[3].chat.id == "b" and attempts[3].trace == {"opening": "Step 1:", "part": "'Step 1:'"}
     untargeted = build("attacks", Component("prefill", {"openings": ["Sure"]}))
     assert len(untargeted.prompts([Chat("x", (Message("user", "Hi"),))])) == 1
     with pytest.raises(UserError, match="not empty"):

@@ -82,3 +82,13 @@ def test_a_closed_pipe_is_quiet() -> None:
         check=False,
     )
     assert ran.stderr == ""
+
+
+def test_list_names_components_and_prints_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "attacks"]) == 0
+    assert "prefill" in capsys.readouterr().out
+    assert main(["list", "attacks", "prefill"]) == 0
+    shown = capsys.readouterr().out
+    assert "--openings" in shown and "Zou et al. 2024" in shown and "--recipe" not in shown
+    assert main(["list", "judges", "locl"]) == 2
+    assert "local" in capsys.readouterr().err

@@ -31,10 +31,14 @@ class Prefill:
         if not self.openings or not all(self.openings):
             raise UserError("prefill needs openings that are not empty", 'give {openings: ["{target}:"]}')
         return [
-            Attempt(chat, self._opening(opening, chat), trace={"opening": opening})
+            Attempt(chat, self._opening(opening, chat), trace=self._trace(opening))
             for chat in chats
             for opening in self.openings
         ]
+
+    def _trace(self, opening: str) -> dict[str, str]:
+        shown = {"part": f"{opening.strip()!r}"} if len(self.openings) > 1 else {}
+        return {"opening": opening} | shown
 
     @staticmethod
     def _opening(opening: str, chat: Chat) -> str:
