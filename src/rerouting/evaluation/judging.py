@@ -22,6 +22,7 @@ from rerouting.targets.target import Target
 
 BATCH = 16
 Ids = list[int]
+Row = dict[str, Any]
 
 
 def key_of(judged: Judged) -> str:
@@ -33,12 +34,16 @@ class Scorer:
     """Likelihoods of answers under the base model given what was sent, and the base's own answers to plain requests."""
 
     def __init__(self, base: LoadedModel, max_new_tokens: int, folder: Path, rank: int = 0) -> None:
-        """Go on with what the folder already holds, from all processes; add to this process's own file."""
+        """Go on with what the folder holds, from all processes; add to this process's own file."""
         self.base, self.target = base, Target(base, max_new_tokens)
-        self.file = folder / f"{max_new_tokens}-tokens.{rank}.jsonl"
-        self.known: dict[str, Any] = {}
-        for file in sorted(folder.glob(f"{max_new_tokens}-tokens.*.jsonl")):
-            self.known |= {row["key"]: row for row in read_jsonl(file, tolerate_torn=True)}
+        self.pattern = f"{max_new_tokens}-tokens.*.jsonl"
+        self.file = folder / self.pattern.replace("*", str(rank))
+        self.known: dict[str, Row] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Take in what other processes have measured."""
+        self.known |= {row["key"]: row for row in _rows(self.file.parent, self.pattern)}
 
     def measured(self, chats: Sequence[Chat], judged: Sequence[Judged]) -> list[Judged]:
         """Each answer with its likelihoods and those of its reference; the base is run only for new ones.
@@ -118,20 +123,47 @@ def label_of(judged: Judged) -> tuple[str, str]:
     return found["label"], found["reason"] or ""
 
 
-def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> list[Verdict]:
-    """One verdict an answer, from the file where it is there; unscored ones are asked for again.
+@dataclass(frozen=True)
+class VerdictFile:
+    """One judge's verdicts in JSON Lines; each process adds to a file of its own.
+
+    Attributes:
+        folder: where they are.
+        identity: names the judge with everything that its verdicts depend on.
+        rank: number of this process.
+    """
+
+    folder: Path
+    identity: str
+    rank: int = 0
+
+    def known(self) -> dict[str, Verdict]:
+        """All processes' verdicts; of two on one answer a scored one."""
+        rows = _rows(self.folder, f"{self.identity}.*.jsonl")
+        rows.sort(key=lambda row: row["yes"] is not None)
+        return {row.pop("key"): Verdict(**row) for row in rows}
+
+    def append(self, key: str, verdict: Verdict) -> None:
+        """Add one."""
+        append_jsonl(self.folder / f"{self.identity}.{self.rank}.jsonl", {"key": key} | asdict(verdict))
+
+
+def verdicts_of(
+    name: str, judge: Any, judged: Sequence[Judged], file: VerdictFile, again: bool = True
+) -> list[Verdict]:
+    """One verdict an answer, from the file where it is there.
 
     Args:
         name: shown with the progress.
         judge: see `core.contracts`.
         judged: the answers, measured.
-        file: JSON Lines, this judge's own with these options.
+        file: where verdicts are kept.
+        again: ask once more for those that are unscored.
 
     Raises:
         UserError: the judge gave more or fewer verdicts than answers.
     """
-    rows = read_jsonl(file, tolerate_torn=True) if file.exists() else []
-    known = {row.pop("key"): Verdict(**row) for row in rows if row["yes"] is not None}
+    known = {key: one for key, one in file.known().items() if one.yes is not None or not again}
     keys = [_verdict_key(judge, one) for one in judged]
     waiting = list({key: one for key, one in zip(keys, judged, strict=True) if key not in known}.items())
     with bar(f"judge {name}", len(waiting)) as progress:
@@ -145,9 +177,14 @@ def verdicts_of(name: str, judge: Any, judged: Sequence[Judged], file: Path) -> 
                 )
             for (key, _), verdict in zip(part, given, strict=True):
                 known[key] = verdict
-                append_jsonl(file, {"key": key} | asdict(verdict))
+                file.append(key, verdict)
             progress.advance(len(part))
     return [known[key] for key in keys]
+
+
+def _rows(folder: Path, pattern: str) -> list[Row]:
+    files = sorted(folder.glob(pattern))
+    return [row for file in files for row in read_jsonl(file, tolerate_torn=True)]
 
 
 def _verdict_key(judge: Any, one: Judged) -> str:

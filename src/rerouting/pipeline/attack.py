@@ -17,7 +17,7 @@ import accelerate
 
 from rerouting.core.attempt import behaviour_of, context_of
 from rerouting.core.config import dump_yaml
-from rerouting.core.contracts import Judged, Resources, Verdict
+from rerouting.core.contracts import Judged, Resources
 from rerouting.core.conversion import plain
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, read_jsonl, write_jsonl
@@ -28,7 +28,7 @@ from rerouting.core.rundir import hold
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model, fit_folder
 from rerouting.evaluation.cases import CaseFile, answered
-from rerouting.evaluation.judging import LoopJudge, Scorer, label_of, verdicts_of
+from rerouting.evaluation.judging import LoopJudge, Scorer, VerdictFile, label_of, verdicts_of
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline import attack_setup as setup
 from rerouting.pipeline.reviewed import cases_of, write_summary
@@ -62,9 +62,7 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
         for name in matrix.attacks:
             for model in setup.MODELS:
                 matrix.attack(name, model)
-            matrix.shard.wait()
             if state.is_main_process:
-                matrix.judge(name)
                 matrix.write()
             matrix.shard.wait()
         return matrix.summary
@@ -117,16 +115,18 @@ class _Matrix:
             earlier = cases_of(read_jsonl(self.out / "results.jsonl"))
             self.fits = _read(self.out / "summary.json").get("fits", {})
             self.cases = {key: rows for key, rows in earlier.items() if key[0] not in self.attacks}
-            for name in dict.fromkeys(name for name, _ in self.cases):
-                self.judge(name)
+            for rows in self.cases.values():
+                self._judge(rows)
 
     def attack(self, name: str, model: str) -> None:
-        """Attack one model with one attack."""
+        """Attack one model with one attack; each process judges its own answers, the first one gathers all."""
         attack, target = self.attacks[name], self.targets[model]
         chats = setup.part_of(self.config, name, attack, self.chats)
         case = setup.case_name(self.config, name, attack, f"{model}-{self.digests[model][:8]}")
         file = CaseFile(self.out, case, self.shard.rank, self.judges[0].identity)
         attack_model(f"{name} on {model}", attack, target, chats, self._resources(), file, self.shard)
+        own = [chat for _, chat in chats[self.shard.rank :: self.shard.world]]
+        self._judge(list(file.rows(own).values()))
         self.shard.wait()
         if self.shard.rank == 0:
             rows = file.rows([chat for _, chat in chats])
@@ -137,23 +137,25 @@ class _Matrix:
                     "all processes must write to one folder: give --out on a disk that they share",
                 )
             self.cases[name, model] = [rows[chat.id] for _, chat in chats]
+            self._judge(self.cases[name, model], again=False)
             cost = _read(fit_folder(file) / "cost.json")
             self.fits.setdefault(name, {}).pop(model, None)
             if cost:
                 self.fits[name][model] = {key: cost[key] for key in ("forward_tokens", "seconds")}
 
-    def judge(self, name: str) -> None:
-        """Write verdicts and label into every answered attempt of an attack."""
+    def _judge(self, cases: list[Row], again: bool = True) -> None:
+        """Write verdicts and label into every answered attempt, in place; `again`: ask once more for unscored ones."""
         by_id = {chat.id: chat for _, chat in self.chats}
-        flat = [pair for model in setup.MODELS for pair in answered(self.cases[name, model])]
+        flat = answered(cases)
         asked = [_judged(case, attempt, by_id[case["id"]]) for case, attempt in flat]
+        self.scorer.reload()
         judged = self.scorer.measured([by_id[case["id"]] for case, _ in flat], asked)
         for (_, attempt), one in zip(flat, judged, strict=True):
             attempt["label"], attempt["label_reason"] = label_of(one)
             attempt["verdicts"] = {}
         for judge in self.judges:
-            file = self.out / "verdicts" / f"{judge.identity}.jsonl"
-            verdicts: list[Verdict] = verdicts_of(judge.name, judge.judge, judged, file)
+            file = VerdictFile(self.out / "verdicts", judge.identity, self.shard.rank)
+            verdicts = verdicts_of(judge.name, judge.judge, judged, file, again)
             for (_, attempt), verdict in zip(flat, verdicts, strict=True):
                 attempt["verdicts"][judge.name] = asdict(verdict)
 
