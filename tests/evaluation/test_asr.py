@@ -64,3 +64,43 @@ def test_tables_hold_every_row():
     assert markdown(summary).count("\n|") >= 4 and "needs a path" in markdown(summary)
     assert comma_separated(summary).splitlines()[0].split(",") == list(CSV_COLUMNS)
     assert r"gcg\_x" in latex(summary) and r"ASR \%" in latex(summary)
+
+
+def test_mcnemar_of_many_pairs_does_not_overflow():
+    assert mcnemar([(True, False)] * 1500 + [(False, True)] * 1500).p == 1
+    assert 0 < mcnemar([(True, False)] * 1100 + [(False, True)] * 1000).p < 0.05
+
+
+def test_parts_of_an_attack_are_shown_apart():
+    def attempt(part, yes):
+        return {
+            "failure": None,
+            "label": "answered",
+            "trace": {"part": part},
+            "verdicts": {"j": {"yes": yes}},
+        }
+
+    cost = {"forward_tokens": 10, "seconds": 2.0}
+    shared = {"set": "s", "functional": "standard", "cost": cost}
+    cases = [
+        shared | {"id": "a", "attempts": [attempt("it", True), attempt("uk", False)]},
+        shared | {"id": "b", "attempts": [attempt("it", False), attempt("uk", False)]},
+    ]
+    summary = summarise_attack(cases, cases, "j", {"base": {"forward_tokens": 5, "seconds": 1.0}})
+    rate = {part: (own["base"]["asr"]["hits"], own["base"]["asr"]["n"]) for part, own in summary.items()}
+    assert rate == {"all": (1, 2), "it": (1, 2), "uk": (0, 2)}
+    assert (
+        summary["all"]["base"]["forward_tokens"] == 25 and summary["all"]["rerouted"]["forward_tokens"] == 20
+    )
+    assert summary["it"]["base"]["forward_tokens"] == 10
+
+
+def test_csv_has_every_figure_in_a_column_and_latex_no_bare_signs():
+    summary = {"attacks": {"own.py:{x}^~": summarise_attack([case("a", True)], [case("a", False)], "j")}}
+    header, base, rerouted = (line.split(",") for line in comma_separated(summary).splitlines())
+    row = dict(zip(header, rerouted, strict=True))
+    assert (row["n"], row["hits"], row["rate"], row["difference"], row["difference_p"]) == (
+        "1", "0", "0.0", "-1.0", "1.0",
+    )  # fmt: skip
+    assert dict(zip(header, base, strict=True))["forward_tokens"] == "10"
+    assert r"\{x\}\textasciicircum{}\textasciitilde{}" in latex(summary)

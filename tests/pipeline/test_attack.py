@@ -9,6 +9,7 @@ import pytest
 
 from rerouting.cli.main import main
 from rerouting.core.files import read_jsonl
+from rerouting.core.rundir import hold
 from tests.pipeline.tiny_run import HARMFUL_TEST, write_chats, write_recipe
 
 OWN_ATTACK = '''
@@ -186,9 +187,50 @@ def test_accelerate_launch_shards_and_merges(tiny, tmp_path):
     assert done.stdout.count("attack") and done.stdout.count("every attempt:") == 1
 
 
+def test_a_narrower_run_keeps_the_other_attacks_in_the_table(tiny, tmp_path):
+    assert attack(tiny, tmp_path / "out", attacks=["direct", "prefill"]) == 0
+    whole = (tmp_path / "out" / "table.md").read_text()
+    assert attack(tiny, tmp_path / "out", attacks=["prefill"]) == 0
+    assert sorted((tmp_path / "out" / "table.md").read_text().splitlines()) == sorted(whole.splitlines())
+    other = ["--judges", '["refusal_words"]']
+    assert attack(tiny, tmp_path / "out", *other, attacks=["prefill"]) == 0
+    rows = read_jsonl(tmp_path / "out" / "results.jsonl")
+    assert {row["attack"] for row in rows} == {"direct", "prefill"}
+    assert all(set(row["verdicts"]) == {"refusal_words"} for row in rows), "judged as the others are"
+    assert all(row["key"].split("/")[0] == row["attack"] for row in rows)
+    assert len({row["key"] for row in rows}) == len(rows)
+
+
+def test_another_matrix_in_the_same_folder_is_refused(tiny, tmp_path, capsys):
+    assert attack(tiny, tmp_path / "out", attacks=["direct"]) == 0
+    before = (tmp_path / "out" / "results.jsonl").read_text()
+    assert attack(tiny, tmp_path / "out", "--seed", "1", "--limit", "2", attacks=["direct"]) == 2
+    assert "limit, seed differ" in capsys.readouterr().err
+    assert (tmp_path / "out" / "results.jsonl").read_text() == before
+
+
+def test_one_process_at_a_time(tiny, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with hold(tmp_path / "out", ".attack.lock"):
+        assert attack(tiny, tmp_path / "out", attacks=["direct"]) == 2
+    assert "is in use by" in capsys.readouterr().err
+
+
+def test_edited_attack_code_is_run_again(tiny, tmp_path):
+    file = tmp_path / "mine.py"
+    for word in ("kindly", "again"):
+        file.write_text(OWN_ATTACK.replace("please", word))
+        assert attack(tiny, tmp_path / "out", attacks=[f"{file}:Twice"]) == 0
+        rows = read_jsonl(tmp_path / "out" / "results.jsonl")
+        assert all(row["messages"][-1]["content"].startswith(word) for row in rows)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--attack_options", "{prefil: {openings: [x]}}"], "attack_options names 'prefil'"),
+        (["--cases", "{dirct: 3}"], "cases names 'dirct'"),
+        (["--judge_options", "{locl: {threshold: 0.9}}"], "judge_options names 'locl'"),
         (["--attacks", '["gcgg"]'], "unknown name"),
         (["--judges", "[]"], "no judge"),
         (["--model", "nowhere"], "not a run directory"),
