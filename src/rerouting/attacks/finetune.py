@@ -31,6 +31,7 @@ from rerouting.models.config import LoraConfig
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.lora import add_lora
 from rerouting.models.memory import halved
+from rerouting.models.target_rows import finite
 from rerouting.targets.completions import restored, sampled
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import Pair, losses_of, mean_loss, whole_pair
@@ -200,8 +201,3 @@ class _Training:
     def _clear(self) -> None:
         for item, copy in zip(self.weights, self.copies, strict=True):
             item.grad = copy.grad = None
-
-
-def finite(loss: float) -> float | None:
-    """A loss for the record, which has no place for NaN and infinity."""
-    return round(loss, 4) if math.isfinite(loss) else None

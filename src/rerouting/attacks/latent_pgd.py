@@ -26,7 +26,7 @@ from rerouting.core.records import Chat
 from rerouting.models.layers import decoder_blocks, unwrapped
 from rerouting.models.memory import in_batches
 from rerouting.models.steering_hooks import changed_layer, plus, resolved_layers
-from rerouting.models.target_rows import TargetRows, target_rows
+from rerouting.models.target_rows import TargetRows, finite, target_rows
 from rerouting.models.trunk import Trunk
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import target_ids
@@ -84,8 +84,8 @@ class LatentPgd:
         best = min(found.losses)
         return {
             "layers": layers,
-            "first_loss": round(found.losses[0], 4),
-            "best_loss": round(best, 4),
+            "first_loss": finite(found.losses[0]),
+            "best_loss": finite(best),
             "steps": len(found.losses) - 1,
             "reached_stop": best < self.stop_below,
         }
