@@ -1,10 +1,12 @@
 """Fine-tuning and adapter arithmetic, on tiny random models in float32: what they do, and that nothing stays."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rerouting.attacks.adapter_subtraction import AdapterSubtraction, _scaled
 from rerouting.attacks.finetune import Finetune, _Training
@@ -186,3 +188,17 @@ def test_what_memory_ran_out_on_is_not_counted_twice(tmp_path, monkeypatch):
         run.run(1)
     for one, two in zip(*found, strict=True):
         assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_a_broken_adapter_leaves_the_model_as_it_was(pair, tmp_path):
+    rerouted = pair[1]
+    before, plain = weights(rerouted.model), logits(rerouted)
+    broken = tmp_path / "adapter"
+    shutil.copytree(rerouted.loaded.adapter_path, broken)
+    tensors = load_file(broken / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, broken / "adapter_model.safetensors")
+    target = Target(replace(rerouted.loaded, adapter_path=broken), 6)
+    with pytest.raises(UserError, match="NaN"):
+        AdapterSubtraction().run(target, CHATS, RESOURCES)
+    assert same(before, weights(rerouted.model)) and torch.equal(logits(rerouted), plain)
