@@ -49,12 +49,6 @@ def test_prefill_tries_every_opening():
         build("attacks", Component("prefill", {"openings": []})).prompts(CHATS)
 
 
-def test_many_shot_keeps_the_system_turn_first_and_the_request_last():
-    first, second = build("attacks", Component("many_shot", {"shots": 3})).prompts(CHATS)
-    assert [turn.role for turn in first.chat.messages] == ["user", "assistant"] * 3 + ["user"]
-    assert second.chat.messages[0].role == "system" and second.chat.request == "Another"
-
-
 def test_static_cases_by_id_or_behaviour_with_their_context(tmp_path):
     file = tmp_path / "cases.json"
     file.write_text('{"a": ["one", "two"], "Explain": ["three"]}')
