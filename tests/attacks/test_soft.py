@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rerouting.attacks.embedding import Embedding
 from rerouting.attacks.embedding_strong import EmbeddingStrong
@@ -42,6 +43,12 @@ PROBLEMS = [
 def target(tmp_path_factory):
     folder = save_model(tmp_path_factory.mktemp("model"))
     return Target(load(ModelConfig(name=str(folder), dtype="float32", device="cpu")), 4)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    """Where perturbations are kept."""
+    monkeypatch.chdir(tmp_path)
 
 
 def hooks(model):
@@ -208,6 +215,25 @@ def test_latent_perturbation_stays_in_the_ball_and_lowers_the_loss(target):
         assert min(one.losses) < one.losses[0]
     alone = LATENT._search(target.model, device, [1, 2], pairs[1:2])[0]
     assert alone.losses[:3] == pytest.approx(found[1].losses[:3], abs=1e-3)
+
+
+def test_the_perturbation_is_kept_as_it_was_used(target, tmp_path):
+    kept = tmp_path / "run"
+    attempts = LATENT.run(target, CHATS[:2], replace(RESOURCES, folder=kept))
+    assert len(list((kept / "perturbations").iterdir())) == 2
+    for one in attempts:
+        loaded = load_file(kept / one.trace["perturbation"])
+        deltas = {int(layer): delta for layer, delta in loaded.items()}
+        assert set(deltas) == {1, 2} and len(deltas[1]) == len(target.prompt_ids(one))
+        with _kept(target.model, {tuple(target.prompt_ids(one)): deltas}):
+            assert target.answer([replace(one, answer=None)]) == [one.answer]
+
+
+def test_every_pass_of_the_latent_attack_is_counted(target):
+    with target.counting() as cost:
+        before = cost.forward_tokens
+        LATENT._search(target.model, torch.device("cpu"), [1, 2], [([5, 6], [7]), ([5, 6, 8], [9])])
+        assert cost.forward_tokens - before == (1 + LATENT.steps + 1) * 6
 
 
 def test_answers_have_each_its_own_perturbation_in_a_padded_batch(target):
