@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from rerouting.attacks.adapter_subtraction import AdapterSubtraction, _scaled
 from rerouting.attacks.finetune import Finetune, _Training
+from rerouting.attacks.refusal_ablation import RefusalAblation
 from rerouting.core.contracts import Resources, Verdict
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
@@ -69,16 +70,18 @@ def test_scale_zero_is_the_base_and_one_the_rerouted_model(pair):
 
 def test_every_scale_is_an_attempt_and_a_model_without_adapter_says_so(pair):
     base, rerouted = pair
+    before = weights(rerouted.model)
     attempts = AdapterSubtraction(scales=[0.0, 1.0]).run(rerouted, CHATS, RESOURCES)
-    assert [(one.chat.id, one.trace["scale"]) for one in attempts] == [
-        ("a", 0.0),
-        ("b", 0.0),
-        ("a", 1.0),
-        ("b", 1.0),
-    ]
+    found = [(one.chat.id, one.trace["scale"], one.trace["ablated"]) for one in attempts]
+    assert found == [(name, at, ablated) for at in (0.0, 1.0) for ablated in (False, True) for name in "ab"]
     assert [one.answer for one in attempts[:2]] == base.answer(
         [replace(one, answer=None) for one in attempts[:2]]
     )
+    fitted = RefusalAblation().fit(rerouted, RESOURCES)
+    alone = RefusalAblation().run(rerouted, CHATS, replace(RESOURCES, fitted=fitted))
+    assert [one.answer for one in attempts[6:]] == [one.answer for one in alone], "scale 1 changes nothing"
+    assert len(AdapterSubtraction(scales=[0.0], ablate=False).run(rerouted, CHATS, RESOURCES)) == 2
+    assert same(before, weights(rerouted.model))
     with pytest.raises(UserError, match="no adapter"):
         AdapterSubtraction().run(base, CHATS, RESOURCES)
 
