@@ -7,7 +7,7 @@ stubs are left out; refusals after an affirmative opening are rare and stay.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,25 +52,17 @@ def sampled(resources: Resources, count: int, tokens: int) -> dict[str, Tensor]:
     checkpoint = base.loaded.base_model_path
     cache = CompletionCache(resources.folder / "completions") if checkpoint else None
     identity = {"model": weights_digest(checkpoint), "dtype": str(base.loaded.dtype)} if checkpoint else {}
-    resources.progress(f"the base model answers {round(count * _SPARE)} harmful training requests")
-    requests = _requests()
+    asked = _requests()[: round(count * _SPARE)]
+    resources.progress(f"the base model answers {len(asked)} harmful training requests")
     answered = sample_completions(
         partial(generate, base.model, base.tokenizer, **settings),
-        requests[: round(count * _SPARE)],
+        asked,
         base.tokenizer,
         prefixed=1.0,
         cache=cache,
         identity=identity | settings,
     )
-    kept = [chat for chat in answered if _makes_sense(chat.response or "")][:count]
-    if not kept:
-        return {}
-    places = {chat.id: at for at, chat in enumerate(requests)}
-    texts = [torch.tensor(list((chat.response or "").encode()), dtype=torch.uint8) for chat in kept]
-    return {
-        "places": torch.tensor([places[chat.id] for chat in kept]),
-        "texts": torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
-    }
+    return _packed([chat for chat in answered if _makes_sense(chat.response or "")][:count])
 
 
 def restored(fitted: Mapping[str, Tensor]) -> list[Chat]:
@@ -80,6 +72,17 @@ def restored(fitted: Mapping[str, Tensor]) -> list[Chat]:
     requests = _requests()
     pairs = zip(fitted["places"].tolist(), fitted["texts"].tolist(), strict=True)
     return [requests[at].with_response(bytes(text).rstrip(b"\0").decode()) for at, text in pairs]
+
+
+def _packed(answered: Sequence[Chat]) -> dict[str, Tensor]:
+    if not answered:
+        return {}
+    places = {chat.id: at for at, chat in enumerate(_requests())}
+    texts = [torch.tensor(list((chat.response or "").encode()), dtype=torch.uint8) for chat in answered]
+    return {
+        "places": torch.tensor([places[chat.id] for chat in answered]),
+        "texts": torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
+    }
 
 
 def _requests() -> list[Chat]:
