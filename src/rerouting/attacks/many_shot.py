@@ -40,7 +40,7 @@ class ManyShot:
         "quick": {"shots": 8, "pool": 16},
         "paper": {"shots": 128, "pool": 192},
     }
-    cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 40, "paper": None}
+    cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 24, "paper": None}
 
     def fit(self, target: Target, resources: Resources) -> dict[str, Tensor]:
         """The base model's answers (`targets.completions`)."""

@@ -31,7 +31,7 @@ from rerouting.models.steering_hooks import changed_layer, plus
 from rerouting.targets.directions import last_token_states, most_compliant
 from rerouting.targets.target import Target
 
-_COEFFICIENTS = (-0.02, -0.05, -0.1, -0.15, -0.25)
+_COEFFICIENTS = (-0.01, -0.02, -0.035, -0.06, -0.1)
 
 
 @dataclass(frozen=True)
