@@ -80,27 +80,38 @@ class Finetune:
         answered = restored(resources.fitted)
         pairs = self._pairs(target.tokenizer, answered)
         source = "file" if self.completions else "base completions" if answered else "openings"
-        common = {"trained_on": source, "examples": len(pairs)}
         harmless = Bundled("benign", "validation", 16).load()
         kept = [whole_pair(chat, target.tokenizer) for chat in harmless]
-        before = round(mean_loss(target, kept, self.batch), 4)
+        common = {
+            "trained_on": source,
+            "examples": len(pairs),
+            "harmless_loss_before": finite(mean_loss(target, kept, self.batch)),
+        }
         attempts: list[Attempt] = []
         for lr in self.lrs:
             resources.progress(f"finetune: rate {lr:g}, {max(self.steps)} steps on {len(pairs)} examples")
             with self._tampered(target.model, resources.seed) as weights:
                 training = _Training(target, pairs, self.batch, lr, weights, resources.seed)
-                for stop in sorted(set(self.steps)):
-                    training.run(stop)
-                    harm = mean_loss(target, kept, self.batch) if training.finite else math.nan
-                    plain = {"harmless_loss": finite(harm), "harmless_loss_before": before}
-                    trace = {"lr": lr, "steps": stop, **common, **training.trace, **plain}
-                    tried = [Attempt(chat, trace=trace) for chat in chats]
-                    if not math.isfinite(harm):
-                        why = f"training diverged at rate {lr:g} after {len(training.losses)} steps"
-                        attempts += [replace(one, failure=why) for one in tried]
-                        continue
-                    answers = target.answer(tried)
-                    attempts += [one.answered(text) for one, text in zip(tried, answers, strict=True)]
+                attempts += self._stops(training, chats, kept, common | {"lr": lr})
+                del training  # before the next rate's copies of the weights are made
+        return attempts
+
+    def _stops(
+        self, training: _Training, chats: Sequence[Chat], kept: Sequence[Pair], common: dict[str, Any]
+    ) -> list[Attempt]:
+        """The plain requests after every number of steps of one rate."""
+        target, attempts = training.target, list[Attempt]()
+        for stop in sorted(set(self.steps)):
+            training.run(stop)
+            harm = mean_loss(target, kept, self.batch) if training.finite else math.nan
+            trace = common | {"steps": stop, **training.trace, "harmless_loss": finite(harm)}
+            tried = [Attempt(chat, trace=trace) for chat in chats]
+            if math.isfinite(harm):
+                answers = target.answer(tried)
+                attempts += [one.answered(text) for one, text in zip(tried, answers, strict=True)]
+            else:
+                why = f"training diverged at rate {common['lr']:g} after {len(training.losses)} steps"
+                attempts += [replace(one, failure=why) for one in tried]
         return attempts
 
     def _pairs(self, tokenizer: Any, answered: Sequence[Chat]) -> list[Pair]:
