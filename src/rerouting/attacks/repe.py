@@ -6,8 +6,8 @@ with coefficient 0.65 (Mistral) or 1.0 (Llama-3). The component's sign is chosen
 higher; a *negative* coefficient makes a prompt look harmless, which is the direction of compliance. Deviations:
 layers are shares of the depth (the paper's blocks 12 to 21 of 32); the prompts are the package's own; differences are
 not centred before the decomposition (the mean difference is what is looked for); the component, of unit length,
-counts in shares of the layer's mean state norm unless `absolute`, and its coefficient is chosen on validation, since
-one that steers a model is lost on another and wrecks a third. The budget "paper" has Llama-3's values.
+counts in shares of the layer's mean state norm unless `absolute`, and its coefficient is chosen on validation, among
+both signs, since one that steers a model is lost on another and wrecks a third. The budget "paper" has Llama-3's values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rerouting.models.steering_hooks import changed_layer, plus
 from rerouting.targets.directions import last_token_states, most_compliant
 from rerouting.targets.target import Target
 
-_COEFFICIENTS = (-0.01, -0.02, -0.035, -0.06, -0.1)
+_COEFFICIENTS = (-0.06, -0.03, -0.015, 0.015, 0.03)
 
 
 @dataclass(frozen=True)
