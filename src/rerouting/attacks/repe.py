@@ -7,7 +7,8 @@ higher; a *negative* coefficient makes a prompt look harmless, which is the dire
 layers are shares of the depth (the paper's blocks 12 to 21 of 32); the prompts are the package's own; differences are
 not centred before the decomposition (the mean difference is what is looked for); the component, of unit length,
 counts in shares of the layer's mean state norm unless `absolute`, and its coefficient is chosen on validation, among
-both signs, since one that steers a model is lost on another and wrecks a third. The budget "paper" has Llama-3's values.
+both signs, since one that steers a model is lost on another and wrecks a third. The budget "paper" has
+Llama-3's values.
 """
 
 from __future__ import annotations
