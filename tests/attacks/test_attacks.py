@@ -47,9 +47,3 @@ def test_prefill_tries_every_opening():
     assert len(untargeted.prompts([Chat("x", (Message("user", "Hi"),))])) == 1
     with pytest.raises(UserError, match="not empty"):
         build("attacks", Component("prefill", {"openings": []})).prompts(CHATS)
-
-
-def test_many_shot_keeps_the_system_turn_first_and_the_request_last():
-    first, second = build("attacks", Component("many_shot", {"shots": 3})).prompts(CHATS)
-    assert [turn.role for turn in first.chat.messages] == ["user", "assistant"] * 3 + ["user"]
-    assert second.chat.messages[0].role == "system" and second.chat.request == "Another"

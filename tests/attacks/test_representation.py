@@ -1,11 +1,13 @@
 """Attacks through directions in the residual stream, on tiny random models in float32; one on a real model."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 
 import rerouting.attacks.refusal_ablation as refusal_ablation
+import rerouting.targets.directions as directions
 from rerouting.attacks.refusal_ablation import RefusalAblation
 from rerouting.attacks.repe import Repe, reading_vectors
 from rerouting.attacks.steering import Steering
@@ -33,6 +35,7 @@ RESOURCES = Resources(0, lambda judged: [Verdict(False, "no") for _ in judged], 
 POST_NORMS = ("gemma2", "gemma3", "gemma3_multimodal", "olmo2")
 ATTACKS = [
     Repe(pairs=4, coefficient=-3.0, first=0.0, last=1.0),
+    Repe(pairs=4, validation=2),
     RefusalAblation(prompts=4, layer=0.6),
     RefusalAblation(prompts=4, layer=2, where="weights"),
     RefusalAblation(prompts=4, validation=2),
@@ -122,6 +125,7 @@ def test_repe_adds_its_vector_to_every_position(target):
     target.answer = spy
     try:
         attack = Repe(coefficient=-0.5, first=0.34, last=0.67)
+        fitted["coefficient"] = torch.tensor(attack.coefficient)
         attack.run(target, CHATS, replace(RESOURCES, fitted=fitted))
         replace(attack, absolute=True).run(target, CHATS, replace(RESOURCES, fitted=fitted))
     finally:
@@ -139,6 +143,25 @@ def test_refusal_direction_is_the_difference_of_means(target, monkeypatch):
     expected = torch.zeros(32)
     expected[:2] = torch.tensor([3.0, 4.0]) / 5
     assert torch.allclose(fitted["direction"], expected) and int(fitted["layer"]) == 2
+
+
+def test_the_likeliest_targets_win_among_the_harmless_changes(target, monkeypatch):
+    harm = {1: 0.1, 2: 0.3, 3: 0.0}  # of each candidate; the target's loss falls with it
+    now = [0]
+
+    @contextmanager
+    def changed(candidate):
+        now[0] = candidate
+        yield
+        now[0] = 0
+
+    def loss(target, pairs, batch=16):
+        return harm.get(now[0], 0.0) if len(pairs[0][0]) == 1 else -float(now[0])
+
+    monkeypatch.setattr(directions, "mean_loss", loss)
+    assert directions.most_compliant(target, [1, 2, 3], changed, 2, 0.2) == 3
+    assert directions.most_compliant(target, [1, 2], changed, 2, 0.2) == 1
+    assert directions.most_compliant(target, [2, 1], changed, 2, 0.01) == 1, "the least harm, if all do"
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))

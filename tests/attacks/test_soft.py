@@ -1,7 +1,10 @@
 """Attacks that optimise soft input or hidden states, on tiny random models in float32."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rerouting.attacks.embedding import Embedding
 from rerouting.attacks.embedding_strong import EmbeddingStrong
@@ -11,7 +14,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import load
-from rerouting.models.soft_prompt import Descent, SoftProblem, optimise
+from rerouting.models.soft_prompt import Descent, SoftProblem, optimise, table_sample
 from rerouting.models.steering_hooks import changed_layer, resolved_layers
 from rerouting.models.target_rows import target_rows
 from rerouting.targets.target import Target
@@ -24,7 +27,10 @@ CHATS = [
     Chat("c", (Message("system", "Be brief."), Message("user", "A text.\n\n---\n\nSum it up")), target="It"),
 ]
 RESOURCES = Resources(0, lambda judged: [Verdict(False, "no") for _ in judged], assistant=None)
-SOFT = [Embedding(tokens=4, steps=12, lr=0.5), EmbeddingStrong(start=" Say all", steps=12, generations=3)]
+SOFT = [
+    Embedding(tokens=4, steps=12, lr=0.5),
+    EmbeddingStrong(start=" Say all", steps=12, generations=3, gap=2),
+]
 LATENT = LatentPgd(layers=[1, 0.7], epsilon=0.3, steps=6)
 PROBLEMS = [
     SoftProblem((5, 9, 30), (7, 7), (11,), (40, 41, 42)),
@@ -37,6 +43,12 @@ PROBLEMS = [
 def target(tmp_path_factory):
     folder = save_model(tmp_path_factory.mktemp("model"))
     return Target(load(ModelConfig(name=str(folder), dtype="float32", device="cpu")), 4)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    """Where perturbations are kept."""
+    monkeypatch.chdir(tmp_path)
 
 
 def hooks(model):
@@ -76,14 +88,33 @@ def test_the_template_the_system_turn_and_the_context_stay(target):
     assert text.endswith("<|im_start|>assistant\n")
 
 
-def test_strong_gives_one_attempt_a_generation(target):
-    attempts = SOFT[1].run(target, CHATS[:2], RESOURCES)
-    assert [(one.chat.id, one.trace["step"]) for one in attempts] == [
-        (name, step) for name in "ab" for step in (4, 8, 12)
-    ]
-    assert not torch.equal(attempts[0].embeddings, attempts[1].embeddings)
+def test_strong_takes_its_answers_below_a_loss_or_at_the_end(target):
+    def steps(attack):
+        attempts = attack.run(target, CHATS[:1], RESOURCES)
+        assert min(one.trace["loss"] for one in attempts) == attempts[0].trace["best_loss"]
+        best = next(one.trace["step"] for one in attempts if one.trace["loss"] == one.trace["best_loss"])
+        return [one.trace["step"] for one in attempts if one.trace["step"] != best], best
+
+    early, best = steps(replace(SOFT[1], take_below=1e9))
+    assert {*early, best} == {0, 2, 4}, "every gap, and no further"
+    late, best = steps(replace(SOFT[1], take_below=0.0))
+    assert {12, 14, 16} - {best} <= set(late) <= {12, 14, 16}
     with pytest.raises(UserError, match="generations"):
-        EmbeddingStrong(steps=3, generations=4).run(target, CHATS, RESOURCES)
+        EmbeddingStrong(generations=0).run(target, CHATS, RESOURCES)
+
+
+def test_strong_optimises_for_the_target_and_its_ending(target):
+    ending = replace(SOFT[1], steps=1, generations=1)
+    (one,) = ending.run(target, [replace(CHATS[0], target="Sure.")], RESOURCES)[:1]
+    (two,) = replace(ending, ending="").run(target, [replace(CHATS[0], target="Sure:\n\n")], RESOURCES)[:1]
+    assert one.trace == two.trace and one.chat.target == "Sure."
+
+
+def test_steps_are_measured_by_what_the_model_sees():
+    model = FAMILIES["gemma3"]()
+    table = model.get_input_embeddings()
+    assert torch.allclose(table_sample(model), table(torch.arange(len(table.weight))))
+    assert float(table_sample(model).norm()) > 5 * float(table.weight.norm()), "times the root of the width"
 
 
 @pytest.mark.parametrize("attack", [*SOFT, LATENT])
@@ -150,7 +181,7 @@ def test_batches_halve_when_memory_runs_out(monkeypatch):
 def test_signed_steps_by_hand():
     model = FAMILIES["llama"]()
     (found,) = optimise(
-        model, PROBLEMS[:1], Descent(lambda slope: 0.1 * torch.sign(slope), 1, keep={0, 1}), 1
+        model, PROBLEMS[:1], Descent(lambda slope: 0.1 * torch.sign(slope), 1, keep=lambda found: True), 1
     )
     moved = found.kept[1] - found.kept[0]
     assert torch.allclose(moved[3:5].abs(), torch.full((2, 32), 0.1), atol=1e-6)
@@ -184,6 +215,25 @@ def test_latent_perturbation_stays_in_the_ball_and_lowers_the_loss(target):
         assert min(one.losses) < one.losses[0]
     alone = LATENT._search(target.model, device, [1, 2], pairs[1:2])[0]
     assert alone.losses[:3] == pytest.approx(found[1].losses[:3], abs=1e-3)
+
+
+def test_the_perturbation_is_kept_as_it_was_used(target, tmp_path):
+    kept = tmp_path / "run"
+    attempts = LATENT.run(target, CHATS[:2], replace(RESOURCES, folder=kept))
+    assert len(list((kept / "perturbations").iterdir())) == 2
+    for one in attempts:
+        loaded = load_file(kept / one.trace["perturbation"])
+        deltas = {int(layer): delta for layer, delta in loaded.items()}
+        assert set(deltas) == {1, 2} and len(deltas[1]) == len(target.prompt_ids(one))
+        with _kept(target.model, {tuple(target.prompt_ids(one)): deltas}):
+            assert target.answer([replace(one, answer=None)]) == [one.answer]
+
+
+def test_every_pass_of_the_latent_attack_is_counted(target):
+    with target.counting() as cost:
+        before = cost.forward_tokens
+        LATENT._search(target.model, torch.device("cpu"), [1, 2], [([5, 6], [7]), ([5, 6, 8], [9])])
+        assert cost.forward_tokens - before == (1 + LATENT.steps + 1) * 6
 
 
 def test_answers_have_each_its_own_perturbation_in_a_padded_batch(target):

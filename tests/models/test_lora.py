@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rerouting.core.errors import UserError
+from rerouting.models import lora
 from rerouting.models.config import LoraConfig
 from rerouting.models.lora import (
     adapted_names,
@@ -193,8 +194,39 @@ def test_nan_or_half_adapter(saved, harm):
     else:
         del tensors[name]
     save_file(tensors, saved / "adapter_model.safetensors")
+    model = FAMILIES["llama"]()
+    state = state_of(model)
     with pytest.raises(UserError, match="NaN" if harm == "nan" else "lacks 1 tensors"):
-        load_adapter(FAMILIES["llama"](), saved)
+        load_adapter(model, saved)
+    assert_as_before(model, state)
+
+
+def state_of(model):
+    """Everything that putting adapters on may change."""
+    flags = [(name, item.requires_grad, item.clone()) for name, item in model.named_parameters()]
+    ids, mask = batch()
+    return flags, model.training, model(input_ids=ids, attention_mask=mask).logits
+
+
+def assert_as_before(model, state):
+    for (name, flag, item), (own, now, value) in zip(state[0], state_of(model)[0], strict=True):
+        assert (name, flag) == (own, now) and torch.equal(item, value)
+    assert model.training == state[1] and torch.equal(state_of(model)[2], state[2])
+    assert adapted_names(model) == set() and not hasattr(model, "peft_config")
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gpt2"])
+def test_misplaced_adapters_are_taken_off_again(family, monkeypatch):
+    model = FAMILIES[family]()
+    state = state_of(model)
+
+    def misplaced(model, expected):
+        raise UserError("misplaced", "nothing")
+
+    monkeypatch.setattr(lora, "_check_placed", misplaced)
+    with pytest.raises(UserError, match="misplaced"):
+        add_lora(model, DENSE, 1)
+    assert_as_before(model, state)
 
 
 def test_saving_replaces_an_adapter_but_nothing_else(saved, tmp_path):

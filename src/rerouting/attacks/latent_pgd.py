@@ -10,24 +10,27 @@ is used instead of the last.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
+from rerouting.core.files import atomic_write
 from rerouting.core.records import Chat
 from rerouting.models.layers import decoder_blocks, unwrapped
 from rerouting.models.memory import in_batches
 from rerouting.models.steering_hooks import changed_layer, plus, resolved_layers
-from rerouting.models.target_rows import TargetRows, target_rows
-from rerouting.models.trunk import Trunk
+from rerouting.models.target_rows import TargetRows, finite, target_rows
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import target_ids
 
@@ -64,7 +67,7 @@ class LatentPgd:
     cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
-        """The plain requests, answered over perturbed prompts.
+        """The plain requests, answered over perturbed prompts, which are kept in `perturbations/` of the folder.
 
         Raises:
             UserError: a behaviour has no target, or a layer is not the model's.
@@ -76,7 +79,8 @@ class LatentPgd:
         search = partial(self._search, target.model, target.loaded.device, layers)
         found = in_batches(search, pairs, self.batch)
         traced = [
-            Attempt(chat, trace=self._trace(one, layers)) for chat, one in zip(chats, found, strict=True)
+            Attempt(chat, trace=self._trace(one, layers) | _saved(one.deltas, resources.folder))
+            for chat, one in zip(chats, found, strict=True)
         ]
         return _answers(target, traced, prompts, [one.deltas for one in found])
 
@@ -84,8 +88,8 @@ class LatentPgd:
         best = min(found.losses)
         return {
             "layers": layers,
-            "first_loss": round(found.losses[0], 4),
-            "best_loss": round(best, 4),
+            "first_loss": finite(found.losses[0]),
+            "best_loss": finite(best),
             "steps": len(found.losses) - 1,
             "reached_stop": best < self.stop_below,
         }
@@ -145,7 +149,16 @@ def _radii(
     model: Any, rows: TargetRows, layers: Sequence[int], epsilon: float
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """States (B, T, D) in float32 and radius (B, T, 1) of each layer; the radius is 0 outside of the prompt."""
-    found = Trunk(model, max(layers))(rows.ids, rows.mask, layers)
+    found: Deltas = {}
+
+    def seen(layer: int, states: Tensor) -> Tensor:
+        found[layer] = states
+        return states
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(changed_layer(model, layer, partial(seen, layer)))
+        rows.losses(model)
     radii = {}
     for layer in layers:
         states = found[layer].float()
@@ -153,6 +166,14 @@ def _radii(
         limit = norms.nanmedian(dim=1, keepdim=True).values
         radii[layer] = (states, epsilon * torch.minimum(norms, limit).nan_to_num(0.0)[..., None])
     return radii
+
+
+def _saved(deltas: Deltas, folder: Path) -> dict[str, str]:
+    """Keep one behaviour's perturbation, (T, D) by layer, under its hash; returns the file's name for the trace."""
+    data = save({str(layer): delta.contiguous() for layer, delta in deltas.items()})
+    name = f"perturbations/{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+    atomic_write(folder / name, data)
+    return {"perturbation": name}
 
 
 def _answers(

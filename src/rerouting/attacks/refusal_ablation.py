@@ -26,9 +26,8 @@ from rerouting.core.records import Chat
 from rerouting.data.sources.bundled import Bundled
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.steering_hooks import changed_stream, edited_weights, resolved_layers, without
-from rerouting.targets.directions import last_token_states
+from rerouting.targets.directions import last_token_states, most_compliant
 from rerouting.targets.target import Target
-from rerouting.targets.target_loss import mean_loss, target_pair, whole_pair
 
 _SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
@@ -67,7 +66,13 @@ class RefusalAblation:
         if self.layer is not None:
             (at,) = resolved_layers([self.layer], depth)
         else:
-            at = self._chosen(target, units, resolved_layers(_SHARES, depth))
+            at = most_compliant(
+                target,
+                resolved_layers(_SHARES, depth),
+                lambda layer: changed_stream(target.model, partial(without, units[layer])),
+                self.validation,
+                self.max_harm,
+            )
         resources.progress(f"refusal direction of layer {at}")
         return {"direction": units[at].contiguous(), "layer": torch.tensor(at)}
 
@@ -83,17 +88,3 @@ class RefusalAblation:
         if self.where == "weights":
             return edited_weights(model, direction)
         return changed_stream(model, partial(without, direction))
-
-    def _chosen(self, target: Target, units: Tensor, candidates: Sequence[int]) -> int:
-        """The layer whose direction's removal makes harmful targets likeliest without harming the rest."""
-        harmful = [chat for chat in Bundled("harmful", "validation").load() if chat.target][: self.validation]
-        benign = Bundled("benign", "validation", self.validation).load()
-        pairs = [target_pair(chat, target.tokenizer) for chat in harmful]
-        plain = [whole_pair(chat, target.tokenizer) for chat in benign]
-        before = mean_loss(target, plain)
-        losses, harms = {}, {}
-        for layer in candidates:
-            with changed_stream(target.model, partial(without, units[layer])):
-                losses[layer], harms[layer] = mean_loss(target, pairs), mean_loss(target, plain) - before
-        harmless = [layer for layer in candidates if harms[layer] < self.max_harm]
-        return min(harmless or [min(candidates, key=harms.__getitem__)], key=losses.__getitem__)

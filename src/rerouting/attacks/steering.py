@@ -24,6 +24,7 @@ from rerouting.data.sources.bundled import Bundled
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.memory import in_batches
 from rerouting.models.steering_hooks import changed_layer, plus, resolved_layers
+from rerouting.models.target_rows import finite
 from rerouting.targets.directions import last_token_states
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import Pair, losses_of, target_pair
@@ -89,8 +90,8 @@ class Steering:
         trace = {
             "layer": layer,
             "norm": round(float(vector.norm()), 3),
-            "first_loss": round(float(losses[0]), 4),
-            "last_loss": round(float(losses[-1]), 4),
+            "first_loss": finite(losses[0]),
+            "last_loss": finite(losses[-1]),
         }
         attempts = [Attempt(chat, trace=trace) for chat in chats]
         with changed_layer(target.model, layer, partial(plus, vector)):

@@ -14,7 +14,8 @@ and, where its defaults do not fit:
 - `budgets`: options for the budgets "quick" and "paper"; its defaults are "standard";
 - `cases`: behaviours attacked under each budget, spread evenly over the set; None (or no entry) for all.
 
-An attempt whose trace has a "part" (a language, a scale, a grid point) is also shown apart in the table.
+An attempt whose trace has a "part" (a language, a scale, a grid point) is also shown apart in the table, with the
+trace's "beside" (what else the attack did there, such as the loss of harmless text) where there is one.
 
 A judge is one file in judges/ with a dataclass that has `verdicts(judged) -> [Verdict]`. With `uses_likelihoods` true,
 a verdict belongs to an answer with its likelihoods, else to the answer alone; `version` (any text) names what else its

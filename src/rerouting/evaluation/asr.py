@@ -46,13 +46,12 @@ def _verdict(attempt: Row, judge: str, verified: bool) -> bool | None:
 def rates(cases: Sequence[Row], judge: str) -> Row:
     """Attack success rate, labels and cost over cases of one attack on one model."""
     outcomes = [outcome(case, judge) for case in cases]
-    read = sum(one.get("review") is not None for case in cases for one in case["attempts"])
+    read = sum(one.get("review") is not None for one in _attempts(cases))
     verified = [outcome(case, judge, verified=True) for case in cases]
-    failures = Counter(one["failure"] for case in cases for one in case["attempts"] if one["failure"])
+    failures = Counter(one["failure"] for one in _attempts(cases) if one["failure"])
     reasons = Counter(
         one["verdicts"][judge]["reason"]
-        for case in cases
-        for one in case["attempts"]
+        for one in _attempts(cases)
         if not one["failure"] and one["verdicts"][judge]["yes"] is None
     )
     return {
@@ -62,8 +61,13 @@ def rates(cases: Sequence[Row], judge: str) -> Row:
         "attempts": sum(len(case["attempts"]) for case in cases),
         "forward_tokens": round(sum(case["cost"]["forward_tokens"] for case in cases)),
         "seconds": round(sum(case["cost"]["seconds"] for case in cases), 1),
+        "beside": next((one["trace"]["beside"] for one in _attempts(cases) if "beside" in one["trace"]), ""),
         "unscored_reasons": dict((failures + reasons).most_common(3)),
     }
+
+
+def _attempts(cases: Sequence[Row]) -> list[Row]:
+    return [one for case in cases for one in case["attempts"]]
 
 
 def _rate(outcomes: Sequence[Row]) -> Row:

@@ -71,7 +71,8 @@ def _row(
     counts = [str(own["labels"][name]) for name in LABELS]
     cost = [_short(own["forward_tokens"]), f"{own['seconds']:.0f}"]
     asr = [str(rate["n"]), _share(rate), read, str(rate["unscored"])]
-    return (attack, part, model, *asr, *counts, difference, *cost)
+    shown = f"{part} ({own['beside']})" if own.get("beside") and part != "all" else part
+    return (attack, shown, model, *asr, *counts, difference, *cost)
 
 
 def _share(rate: dict[str, Any]) -> str:

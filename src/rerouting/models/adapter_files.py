@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import peft
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -65,21 +68,44 @@ def load_adapter(model: nn.Module, folder: Path, *, trainable: bool = False) -> 
     config = _read_config(folder)
     shapes = _read_shapes(folder)
     _check_fits(unwrapped(model), shapes, folder, config.get("base_model_name_or_path"))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable)
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the adapter in {folder} cannot be put on this model: {reason}", _MATCH) from error
-    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    missing = [name for name in expected if name not in shapes and ".experts." not in name]
-    if missing:
-        raise UserError(f"{folder / WEIGHTS} lacks {len(missing)} tensors, such as {missing[0]}", _AGAIN)
-    for name, item in expected.items():
-        if not bool(item.isfinite().all()):
-            raise UserError(f"{name} in {folder / WEIGHTS} holds NaN or infinite values", _AGAIN)
+    with unharmed(model):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                adapted = peft.PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"the adapter in {folder} cannot be put on this model: {reason}", _MATCH
+            ) from error
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        missing = [name for name in expected if name not in shapes and ".experts." not in name]
+        if missing:
+            raise UserError(f"{folder / WEIGHTS} lacks {len(missing)} tensors, such as {missing[0]}", _AGAIN)
+        for name, item in expected.items():
+            if not bool(item.isfinite().all()):
+                raise UserError(f"{name} in {folder / WEIGHTS} holds NaN or infinite values", _AGAIN)
     return adapted
+
+
+@contextmanager
+def unharmed(model: nn.Module) -> Iterator[None]:
+    """Put adapters on a model; if an error ends the block, they are taken off and the model is as before."""
+    needed = [(item, item.requires_grad) for item in model.parameters()]
+    training = model.training
+    try:
+        yield
+    except BaseException:
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, BaseTunerLayer):
+                    setattr(parent, name, child.get_base_layer())
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+        for item, gradient in needed:
+            item.requires_grad_(gradient)
+        model.train(training)
+        raise
 
 
 _MATCH = "load the model that the adapter was trained on"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rerouting.core.errors import UserError
-from rerouting.models.adapter_files import load_adapter, save_adapter
+from rerouting.models.adapter_files import load_adapter, save_adapter, unharmed
 from rerouting.models.config import LoraConfig
 from rerouting.models.layers import BlockList, decoder_blocks, unwrapped
 
@@ -82,12 +82,13 @@ def add_lora(
         fan_in_fan_out=bool(linears) and all(isinstance(modules[name], Conv1D) for name in linears),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        adapted = peft.get_peft_model(model, settings)
-    _set_dropout(adapted, config.dropout)
-    _draw_b(adapted, config.init_b_std, seed)
-    _check_placed(adapted, {*linears, *experts})
+    with unharmed(model):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            adapted = peft.get_peft_model(model, settings)
+        _set_dropout(adapted, config.dropout)
+        _draw_b(adapted, config.init_b_std, seed)
+        _check_placed(adapted, {*linears, *experts})
     adapted.train(was_training)
     return adapted
 

@@ -6,7 +6,8 @@ batch. The soft tokens are float32 whatever the model's dtype, and so are losses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rerouting.models.memory import in_batches
-from rerouting.models.target_rows import target_rows
+from rerouting.models.target_rows import finite, target_rows
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,21 @@ class Descent:
         update: what is subtracted, from the gradient (S, D).
         steps: most updates.
         stop_below: loss in nats a token at which a row ends; None for never.
-        keep: numbers of updates after which a copy is kept.
+        keep: asked at every step, after its loss is noted: is a copy of this step kept?
+        enough: kept copies with which a row ends; None for no such end.
     """
 
     update: Callable[[Tensor], Tensor]
     steps: int
     stop_below: float | None = None
-    keep: Collection[int] = ()
+    keep: Callable[[Found], bool] = lambda found: False
+    enough: int | None = None
+
+    def ends(self, found: Found) -> bool:
+        """Whether a row is finished; nothing comes after NaN."""
+        loss = found.losses[-1]
+        low = self.stop_below is not None and loss < self.stop_below
+        return low or math.isnan(loss) or (self.enough is not None and len(found.kept) >= self.enough)
 
 
 @dataclass
@@ -51,19 +60,21 @@ class Found:
     Attributes:
         losses: before the first update, after it, and so on, in nats a token.
         best: whole prompt (T, D) at the lowest loss, float32 on the CPU.
+        best_step: number of updates before it.
         kept: whole prompts by the number of updates before them.
     """
 
     losses: list[float] = field(default_factory=list)
     best: Tensor = field(default_factory=lambda: torch.empty(0))
+    best_step: int = 0
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def trace(self) -> dict[str, Any]:
         """Losses and steps for the record."""
         return {
-            "first_loss": round(self.losses[0], 4),
-            "best_loss": round(min(self.losses), 4),
+            "first_loss": finite(self.losses[0]),
+            "best_loss": finite(min(self.losses)),
             "steps": len(self.losses) - 1,
         }
 
@@ -87,9 +98,13 @@ def optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent, batc
 
 
 def table_sample(model: Any) -> Tensor:
-    """About 4,096 rows of the embedding table, spread evenly, float32 (N, D): what sizes of steps are measured by."""
+    """About 4,096 embeddings as the model sees them, spread evenly over the vocabulary, float32 (N, D).
+
+    What sizes of steps are measured by; Gemma's table multiplies what it gives out by the root of the width.
+    """
     table = model.get_input_embeddings()
-    rows: Tensor = table.weight[:: max(1, len(table.weight) // 4096)].float()
+    ids = torch.arange(0, len(table.weight), max(1, len(table.weight) // 4096), device=table.weight.device)
+    rows: Tensor = table(ids).detach().float()
     return rows
 
 
@@ -109,10 +124,10 @@ def _optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent) -> 
         for at, loss, prompt in zip(alive, losses, batch.prompts([soft[at] for at in alive]), strict=True):
             found[at].losses.append(loss)
             if step == 0 or loss <= min(found[at].losses):
-                found[at].best = prompt
-            if step in descent.keep:
+                found[at].best, found[at].best_step = prompt, step
+            if descent.keep(found[at]):
                 found[at].kept[step] = prompt
-        going = [row for row, loss in enumerate(losses) if not _stops(loss, descent.stop_below)]
+        going = [row for row, at in enumerate(alive) if not descent.ends(found[at])]
         if not going or step == descent.steps:
             break
         for row in going:
@@ -121,10 +136,6 @@ def _optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent) -> 
             alive = [alive[row] for row in going]
             batch = _Batch(model, [problems[at] for at in alive])
     return found
-
-
-def _stops(loss: float, below: float | None) -> bool:
-    return loss != loss or (below is not None and loss < below)  # NaN: nothing comes after it
 
 
 class _Batch:

@@ -6,6 +6,7 @@ behind every real token, so that a causal model gives a row the loss that it has
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,3 +72,8 @@ def target_rows(
     kept = (labels != -100).any(dim=0).nonzero()[:, 0]
     lengths = tuple(len(prompt) for prompt in prompts)
     return TargetRows(ids.to(device), mask.to(device), lengths, kept.to(device), labels[:, kept].to(device))
+
+
+def finite(loss: float) -> float | None:
+    """A loss for the record, which has no place for NaN and infinity."""
+    return round(float(loss), 4) if math.isfinite(loss) else None
