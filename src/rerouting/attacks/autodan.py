@@ -46,9 +46,9 @@ _MOMENTUM = 0.5
 class Autodan:
     """Likelihood-scored evolution of templates."""
 
-    population: int = 16
+    population: int = 12
     """Prompts in a generation (HarmBench: 64)."""
-    generations: int = 10
+    generations: int = 8
     """Most generations (the paper: 100)."""
     elite: float = 0.1
     """Share that lives on unchanged; at least one prompt does."""
@@ -76,7 +76,7 @@ class Autodan:
         "quick": {"population": 8, "generations": 3},
         "paper": {"population": 64, "generations": 100},
     }
-    cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 12, "paper": None}
+    cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 8, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
         """The fittest prompts for each behaviour, best first.

@@ -106,7 +106,7 @@ class Finetune:
             harm = mean_loss(target, kept, self.batch) if training.finite else math.nan
             trace = common | {"steps": stop, **training.trace, "harmless_loss": finite(harm)}
             trace["part"] = f"rate {common['lr']:g}, {stop} steps"
-            trace["beside"] = f"harmless loss {common['harmless_loss_before']:.2f} → {harm:.2f}"
+            trace["beside"] = f"harmless loss {common['harmless_loss_before'] or math.nan:.2f} → {harm:.2f}"
             tried = [Attempt(chat, trace=trace) for chat in chats]
             if math.isfinite(harm):
                 answers = target.answer(tried)

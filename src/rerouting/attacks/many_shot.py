@@ -28,7 +28,7 @@ from rerouting.targets.target import Target
 class ManyShot:
     """Black-box in-context examples."""
 
-    shots: int = 32
+    shots: int = 16
     """Faked exchanges before the request; fewer where the context has no room for all."""
     pool: int = 64
     """Exchanges that they are drawn from, anew for each behaviour."""
@@ -40,7 +40,7 @@ class ManyShot:
         "quick": {"shots": 8, "pool": 16},
         "paper": {"shots": 128, "pool": 192},
     }
-    cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 24, "paper": None}
+    cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 16, "paper": None}
 
     def fit(self, target: Target, resources: Resources) -> dict[str, Tensor]:
         """The base model's answers (`targets.completions`)."""
