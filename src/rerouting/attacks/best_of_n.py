@@ -49,11 +49,11 @@ class BestOfN:
     """Most samples a behaviour (the paper: 10,000)."""
     temperature: float = 1.0
     """Of the answers."""
-    capitals: float = 0.6
+    capitals: float = 0.632
     """Share of letters whose case flips."""
-    scramble: float = 0.6
+    scramble: float = 0.632
     """Share of words of four letters or more whose middle is shuffled."""
-    shift: float = 0.06
+    shift: float = 0.064
     """Share of printable ASCII characters moved by one code point, up or down."""
     keep: int = 100
     """Failed samples of a behaviour that are kept on record, at most; at least one."""

@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from rerouting.evaluation.asr_table import COLUMNS, NOTE, agreement_lines, table_rows
+    from rerouting.evaluation.asr_table import COLUMNS, NOTE, notes, table_rows
     from rerouting.pipeline.attack import attack_run
 
     config = config_from(args, AttackConfig)
@@ -47,7 +47,7 @@ def run(args: Namespace) -> int:
         shown.add_row(*(Text(cell) for cell in row), end_section=row[2] == "rerouted")
     console.print(shown)
     print(NOTE)
-    for line in agreement_lines(summary):
+    for line in notes(summary):
         print(line)
     print(f"every attempt: {out}/results.jsonl; table: {out}/table.md, .csv, .tex")
     return 0

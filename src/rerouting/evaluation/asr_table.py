@@ -81,9 +81,13 @@ def _share(rate: dict[str, Any]) -> str:
     return f"{_percent(rate['rate'])} [{_percent(rate['low'])}, {_percent(rate['high'])}]"
 
 
-def agreement_lines(summary: dict[str, Any]) -> list[str]:
-    """One line a pair of judges: how often they agree, and Cohen's kappa."""
+def notes(summary: dict[str, Any]) -> list[str]:
+    """What belongs under the table: the attacker's model, and how often every two judges agree, with Cohen's kappa."""
     lines = []
+    if {"pair", "tap", "crescendo"} & set(summary["attacks"]) and "assistant" in summary:
+        given = ", ".join(str(value) for value in summary["assistant"].values())
+        weak = " (the embedded model unless named: a weak attacker)" if given == "local" else ""
+        lines.append(f"attacker's model of pair, tap and crescendo: {given}{weak}")
     for pair in summary.get("agreement", []):
         kappa = "undefined" if pair["kappa"] is None else f"{pair['kappa']:.2f}"
         share = "–" if pair["share"] is None else f"{_percent(pair['share'])} %"
@@ -107,8 +111,8 @@ def markdown(summary: dict[str, Any]) -> str:
     lines += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table_rows(summary)
     ]
-    notes = [NOTE, "", *(f"- {line}" for line in agreement_lines(summary))]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    under = [NOTE, "", *(f"- {line}" for line in notes(summary))]
+    return "\n".join([*lines, "", *under]) + "\n"
 
 
 def comma_separated(summary: dict[str, Any]) -> str:

@@ -175,6 +175,7 @@ class _Matrix:
             "model": self.config.model,
             "budget": self.config.budget,
             "judge": self.judges[0].name,
+            "assistant": {"name": self.config.assistant, **self.config.assistant_options},
             "fits": self.fits,
             "attacks": attacks,
         }
