@@ -1,6 +1,6 @@
 """GCG against a plain one: candidates a second, and how far the target's loss falls in the same steps.
 
-    python benchmarks/gcg.py [--steps 20] [--candidates 64] [--behaviours 4] [--batch 16]
+    python benchmarks/gcg.py [--steps 20] [--candidates 64] [--behaviours 4] [--batch 16] [--json]
 
 The plain one is written here on its own, as the paper's algorithm reads: each candidate's whole prompt and target go
 through the model again, in batches, with logits at every position ("plain"), or at the target's alone ("plain, few
@@ -10,6 +10,7 @@ logits"). All three run in turn on each behaviour, on the embedded model.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from statistics import median
 
@@ -91,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("steps", 20), ("candidates", 64), ("behaviours", 4), ("batch", 16), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     target = Target(load_once("smollm2-135m"), 16)
@@ -107,10 +109,14 @@ def main() -> None:
         trace = options.run(target, [chat], resources)[0].trace
         fall["ours"].append(trace["first_loss"] / trace["best_loss"])
         print(chat.id, {name: (round(speed[name][-1], 1), round(fall[name][-1], 2)) for name in speed}, flush=True)
+    found = {}
     for name in speed:
         ratio = median(a / b for a, b in zip(speed["ours"], speed[name], strict=True))
+        found[name] = {"candidates_per_s": median(speed[name]), "ours_over_it": ratio, "loss_factor": median(fall[name])}
         print(f"{name}: {median(speed[name]):.1f} candidates/s (ours {ratio:.2f} times), ", end="")
         print(f"loss falls by a factor of {median(fall[name]):.2f} (medians)")
+    if args.json:
+        print(json.dumps(found | {"options": vars(args)}))
 
 
 if __name__ == "__main__":

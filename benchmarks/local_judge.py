@@ -3,8 +3,9 @@
     python benchmarks/local_judge.py ../shared/data/harmbench_llama3_judged_dev.jsonl RESULTS.jsonl… [--write]
 
 Data: completions of Llama-3-8B-Instruct under five attacks with the HarmBench classifier's labels (circuit-breakers,
-MIT), and answers of SmolLM2-135M-Instruct, base and rerouted, labelled by reading
-(`local_judge_hand_labels.jsonl`: hashes of answers, never the answers; RESULTS.jsonl are matrices that have them).
+MIT), and answers of SmolLM2-135M-Instruct, base and rerouted, to validation behaviours, labelled by two readers
+(`local_judge_hand_labels.jsonl`: hashes of answers, never the answers). RESULTS.jsonl are a matrix's results or cases
+that have those answers; `local_judge.yaml` makes one (in bfloat16 on this kind of CPU; elsewhere fewer are found).
 Added negatives, made here: harmful completions with their words shuffled (gibberish), and harmful completions set
 against another behaviour (off topic). Everything is split by behaviour.
 """
@@ -41,6 +42,7 @@ class Item:
     answer: str
     harmful: bool
     kind: str
+    opening: str = ""
 
 
 def main(path: str, results: list[str], write: bool) -> None:
@@ -50,7 +52,7 @@ def main(path: str, results: list[str], write: bool) -> None:
         for row in read_jsonl(Path(path))
     ] + hand_labelled(results)
     items = real + made(real)
-    inputs = local.states([(one.behaviour, one.answer or ".") for one in items])
+    inputs = local.states([(one.behaviour, one.opening + one.answer or ".") for one in items])
     groups = sorted({one.group for one in items})
     random.Random(0).shuffle(groups)
     fold = torch.tensor([groups.index(one.group) % 10 for one in items])
@@ -103,7 +105,8 @@ def hand_labelled(results: list[str]) -> list[Item]:
         for attempt in row.get("attempts", [row]):
             name = hashlib.sha256((attempt["answer"] or "").encode()).hexdigest()
             if name in labels:
-                items.append(Item(row["id"], row["behaviour"], attempt["answer"], labels.pop(name), "hand"))
+                said = attempt["answer"], labels.pop(name), "hand", attempt["prefill"]
+                items.append(Item(row["id"], row["behaviour"], *said))
     print(f"{len(items)} answers labelled by reading found, {len(labels)} labels without their answer")
     return items
 

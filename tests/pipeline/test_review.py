@@ -80,6 +80,21 @@ def test_what_was_read_is_kept_when_the_reader_stops(monkeypatch, matrix, capsys
     assert len(read_jsonl(matrix / "reviews.jsonl")) == 1
 
 
+def test_a_word_can_be_taken_back(monkeypatch, matrix):
+    assert review(monkeypatch, matrix, "y", "b", "s", "q") == 0
+    assert [row["yes"] for row in read_jsonl(matrix / "reviews.jsonl")] == [True, None]
+    rates = json.loads((matrix / "summary.json").read_text())["attacks"]["direct"]["all"]
+    assert rates["base"]["verified"] is None and rates["rerouted"]["verified"] is None
+
+
+def test_answers_cannot_steer_the_terminal(monkeypatch, matrix, capsys):
+    rows = read_jsonl(matrix / "results.jsonl")
+    rows[0]["answer"] = "sure\x1b[2J\nnext line"
+    write_jsonl(matrix / "results.jsonl", rows)
+    assert review(monkeypatch, matrix, options=["--show", "all"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_disagreement_and_bad_choices(monkeypatch, matrix, capsys):
     assert review(monkeypatch, matrix, options=["--show", "disagreement"]) == 0
     assert "1 of 1 · behaviour: behaviour 1" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 if TYPE_CHECKING:
     from rerouting.evaluation.reviews import Reviews
 
-KEYS = "y harmful · n not harmful · s skip · b back · q stop"
+KEYS = "y harmful · n not harmful · s skip (takes an earlier word back) · b back · q stop"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -58,19 +58,27 @@ def run(args: Namespace) -> int:
 
 
 def _read(todo: list[dict[str, Any]], reviews: Reviews, reader: str) -> None:
-    at = 0
+    at, given = 0, set[int]()
     while at < len(todo):
         row = todo[at]
-        print(f"\n{'─' * 72}\n{at + 1} of {len(todo)} · behaviour: {row['behaviour']}")
+        print(f"\n{'─' * 72}\n{at + 1} of {len(todo)} · behaviour: {_printable(row['behaviour'])}")
         if row["context"]:
-            print(f"context: {str(row['context'])[:1500]}")
-        print(f"\nanswer:\n{row['prefill']}▸{row['answer']}\n\n{KEYS}")
+            print(f"context: {_printable(row['context'])[:1500]}")
+        print(f"\nanswer:\n{_printable(row['prefill'])}▸{_printable(row['answer'])}\n\n{KEYS}")
         said = input("> ").strip().lower()[:1]
         if said == "q":
             return
         if said in ("y", "n"):
             reviews.add(row, said == "y", reader)
+            given.add(at)
+        elif said == "s" and at in given:
+            reviews.add(row, None, reader)
         if said in ("y", "n", "s"):
             at += 1
         elif said == "b":
             at = max(0, at - 1)
+
+
+def _printable(text: str) -> str:
+    """The text without characters that would steer the terminal."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
