@@ -89,10 +89,10 @@ def test_a_word_can_be_taken_back(monkeypatch, matrix):
 
 def test_answers_cannot_steer_the_terminal(monkeypatch, matrix, capsys):
     rows = read_jsonl(matrix / "results.jsonl")
-    rows[0]["answer"] = "sure\x1b[2J\nnext line"
-    write_jsonl(matrix / "results.jsonl", rows)
+    write_jsonl(matrix / "results.jsonl", [row | {"answer": row["answer"] + "\x1b[2J"} for row in rows])
     assert review(monkeypatch, matrix, options=["--show", "all"]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "[2J" in shown and "\x1b" not in shown
 
 
 def test_disagreement_and_bad_choices(monkeypatch, matrix, capsys):
