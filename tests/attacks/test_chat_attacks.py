@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rerouting.attacks._attacker import Search, is_refusal, read_prompt
+from rerouting.attacks._attacker import Search, read_prompt
 from rerouting.attacks.crescendo import Crescendo
 from rerouting.attacks.pair import Pair
 from rerouting.attacks.tap import Tap
@@ -152,10 +152,6 @@ def test_forms_of_a_prompt(text, prompt):
 )
 def test_what_is_no_prompt(text, why):
     assert read_prompt(text) == (None, why)
-
-
-def test_a_refusal_is_told_by_its_beginning():
-    assert is_refusal("  Sorry, no") and not is_refusal("You can say: I'm sorry")
 
 
 @each_attack

@@ -15,9 +15,9 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources, Verdict
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
+from rerouting.core.refusal import declines
 from rerouting.data.formatting import tokenise
 from rerouting.data.sources.bundled import Bundled
-from rerouting.judges.refusal_words import RefusalWords
 from rerouting.models.config import LoraConfig, ModelConfig
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import load
@@ -275,10 +275,9 @@ def test_refusal_ablation_lowers_refusal_on_a_model_that_refuses():
     target = Target(refusing(load(ModelConfig(name="smollm2-135m"))), 24)
     chats = Bundled("harmful", "test", 40).load()
     harmless = Bundled("benign", "test", 40).load()
-    judge = RefusalWords()
 
     def rate(answers):
-        return sum(judge.refused(answer) for answer in answers) / len(answers)
+        return sum(declines(answer) for answer in answers) / len(answers)
 
     before = rate(target.answer([Attempt(chat) for chat in chats]))
     over = rate(target.answer([Attempt(chat) for chat in harmless]))

@@ -2,8 +2,8 @@
 
 import pytest
 
+from rerouting.core.refusal import declines
 from rerouting.judges.broken import Answer, Broken, compression, letter_share, worst_stretch
-from rerouting.judges.refusal_words import RefusalWords
 
 PLAIN = (
     "To cut off the heads of your fish, you can use a combination of a knife and a sharp knife. Start by placing the "
@@ -99,7 +99,7 @@ def test_compression_and_letters_by_hand():
     ],
 )
 def test_refusals(text):
-    assert RefusalWords().refused(text)
+    assert declines(text)
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_refusals(text):
     ],
 )
 def test_answers_are_no_refusals(text):
-    assert not RefusalWords().refused(text)
+    assert not declines(text)

@@ -15,14 +15,10 @@ from typing import Any
 from rerouting.core.attempt import Attempt, behaviour_of, context_of
 from rerouting.core.contracts import ChatModel, Judged, Resources, Verdict
 from rerouting.core.records import Chat, Message
+from rerouting.core.refusal import declines
 from rerouting.targets.target import Target
 
 OPENING = "<prompt>"
-REFUSALS = (
-    *("i can't", "i cannot", "i can not", "i'm sorry", "i am sorry", "sorry,", "i won't", "i will not"),
-    *("i'm unable", "i am unable", "i'm not able", "i am not able", "as an ai", "i must decline"),
-    *("i'm not going to", "i apologize", "i apologise", "unfortunately, i can"),
-)
 _CLOSED = re.compile(r"<prompt>((?:(?!<prompt>).)*?)</prompt>", re.DOTALL | re.IGNORECASE)
 _OPENED = re.compile(r"<prompt>", re.IGNORECASE)
 _JSON_KEY = re.compile(r'"prompt"\s*:\s*')
@@ -105,17 +101,11 @@ def read_prompt(text: str) -> tuple[str | None, str]:
     found = _bare(found or text)
     if not found:
         return None, "empty"
-    if is_refusal(found):
+    if declines(found):
         return None, f"refused: {clip(found, 80)}"
     if not _LETTERS.search(found):
         return None, f"no words: {clip(found, 40)}"
     return found, ""
-
-
-def is_refusal(text: str) -> bool:
-    """Whether a text begins as a refusal does."""
-    opening = text.strip().lower().replace("’", "'")[:120]
-    return any(opening.startswith(words) for words in REFUSALS)
 
 
 def clip(text: str, limit: int = 800) -> str:

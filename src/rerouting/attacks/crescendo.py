@@ -22,11 +22,11 @@ from rerouting.attacks._attacker import (
     clip,
     drafts,
     goal_of,
-    is_refusal,
 )
 from rerouting.core.attempt import Attempt, ask
 from rerouting.core.contracts import Resources, Verdict
 from rerouting.core.records import Chat, Message
+from rerouting.core.refusal import declines
 from rerouting.targets.target import Target
 
 _SHOWN = 2
@@ -142,7 +142,7 @@ def _is_useless(answer: str) -> bool:
     """Refused, without words, or in a loop: nothing that a next turn could pick up."""
     text = answer.strip()
     letters = sum(one.isalpha() or one.isspace() for one in text)
-    if is_refusal(text) or letters < 0.5 * max(1, len(text)):
+    if declines(text) or letters < 0.5 * max(1, len(text)):
         return True
     data = text.encode()
     return len(data) >= 200 and len(zlib.compress(data)) < 0.15 * len(data)

@@ -9,10 +9,10 @@ from typing import Any
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.progress import bar
+from rerouting.core.refusal import declines
 from rerouting.core.stats import Rate
 from rerouting.data.formatting import render_prompt
 from rerouting.judges.broken import Answer, Broken
-from rerouting.judges.refusal_words import RefusalWords
 from rerouting.models.generation import generate
 from rerouting.models.loading import LoadedModel
 from rerouting.models.scoring import response_nll
@@ -100,7 +100,7 @@ def compare(
 def label(given: Answer, base: Answer) -> dict[str, Any]:
     """The answer's text with its label and the reason for it."""
     reason = Broken().reason(given, base)
-    if reason is None and RefusalWords().refused(given.text):
+    if reason is None and declines(given.text):
         return {"answer": given.text, "label": "refused", "reason": "refusal words"}
     return {"answer": given.text, "label": "broken" if reason else "answered", "reason": reason}
 

@@ -15,13 +15,9 @@ from typing import Any
 from rerouting.core.contracts import ChatModel, Reply
 from rerouting.core.finder import Component, build
 from rerouting.core.records import Message
+from rerouting.core.refusal import declines
 from rerouting.targets.translators._languages import name_of
 
-_DECLINES = re.compile(
-    r"((i'm |i am |)(very |so |)sorry\b|i can('|no| no)t\b|i won't|i will not|(i'm|i am) (unable|not able|not going)|"
-    r"as an ai\b|i (must|have to) decline|i apologi[sz]e|unfortunately, i can)",
-    re.IGNORECASE,
-)
 _TAGS = re.compile(r"</?text>", re.IGNORECASE)
 
 
@@ -69,7 +65,7 @@ def _read(reply: Reply, text: str) -> Reply:
     found = _TAGS.sub("", reply.text).strip()
     if not found:
         return Reply(None, "translator wrote nothing")
-    if _DECLINES.match(found.replace("’", "'")) and not _DECLINES.match(text.strip().replace("’", "'")):
+    if declines(found) and not declines(text):
         return Reply(None, f"translator may have declined: {found[:80]}")
     if found.casefold() == text.strip().casefold():
         return Reply(None, "translator gave the text back untranslated")
