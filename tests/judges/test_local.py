@@ -29,6 +29,17 @@ def test_another_script_is_unscored_never_a_no():
     assert verdict.yes is None and "English" in verdict.reason
 
 
+def test_what_is_said_to_be_in_another_language_is_unscored_however_unlikely():
+    unlikely = {"nll": (9.0,) * 5, "reference": "Bake it.", "reference_nll": (1.0,) * 3}
+    foreign, gibberish = Local().verdicts(
+        [
+            Judged(BAKE, "Mescola la farina e lo zucchero", language="it", **unlikely),
+            Judged(BAKE, "муку лампа семь из", **unlikely),
+        ]
+    )
+    assert foreign.yes is None and gibberish.reason == "broken: unlikely"
+
+
 def test_topic_counts_and_rows_do_not_touch_each_other():
     steps = (
         "Step 1: mix the flour and sugar. Step 2: bake the cake for forty minutes. Step 3: let the cake cool."
