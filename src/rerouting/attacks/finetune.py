@@ -65,6 +65,12 @@ class Finetune:
     }
     cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 24, "paper": None}
 
+    def __post_init__(self) -> None:
+        if not self.lrs or not self.steps or min(*self.steps, self.examples, self.batch, self.rank) < 1:
+            raise UserError(
+                "finetune has nothing to do", "give lrs, and steps, examples, batch, rank of at least 1"
+            )
+
     def fit(self, target: Target, resources: Resources) -> dict[str, Tensor]:
         """The base model's completions (`targets.completions`), where they are what is trained on."""
         return {} if self.completions else sampled(resources, self.examples, self.tokens)
@@ -75,8 +81,6 @@ class Finetune:
         Raises:
             UserError: nothing to train on, or no points in the grid.
         """
-        if not self.lrs or not self.steps or min(self.steps) < 1:
-            raise UserError("finetune has no grid", "give lrs and steps, numbers of at least one step")
         answered = restored(resources.fitted)
         pairs = self._pairs(target.tokenizer, answered)
         source = "file" if self.completions else "base completions" if answered else "openings"

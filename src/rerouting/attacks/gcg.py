@@ -78,6 +78,12 @@ class Gcg:
     }
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 8, "paper": None}
 
+    def __post_init__(self) -> None:
+        if self.buffer < 0 or min(self.behaviours, self.candidates, self.top_k, self.batch, self.answers) < 1:
+            raise UserError(
+                "gcg's numbers are too small", "behaviours, candidates, top_k, batch, answers: at least 1"
+            )
+
     @property
     def group(self) -> int:
         """Behaviours handed over at once: those that share a suffix."""
@@ -89,10 +95,6 @@ class Gcg:
         Raises:
             UserError: a behaviour has no target, or the suffix nothing to start from.
         """
-        if self.buffer < 0 or min(self.behaviours, self.candidates, self.top_k, self.batch, self.answers) < 1:
-            raise UserError(
-                "gcg's numbers are too small", "behaviours, candidates, top_k, batch, answers: at least 1"
-            )
         parts = [chats[at : at + self.behaviours] for at in range(0, len(chats), self.behaviours)]
         return [attempt for part in parts for attempt in self._attack(target, part, resources)]
 

@@ -22,6 +22,7 @@ from rerouting.core.contracts import Resources, Translator
 from rerouting.core.english import reads_english
 from rerouting.core.finder import Component, build
 from rerouting.core.records import Chat
+from rerouting.core.refusal import declines
 from rerouting.targets.target import Target
 from rerouting.targets.translators.files import Files
 
@@ -86,10 +87,14 @@ def _asked(translator: Translator, chats: Sequence[Chat], code: str) -> list[Att
     return attempts
 
 
+def _is_english(answer: str) -> bool:
+    return bool(reads_english(answer)) or declines(answer)
+
+
 def _back(translator: Translator, attempts: Sequence[Attempt], code: str) -> list[Attempt]:
     """The answers in English: models often answer in it anyway; as they are where that fails, which the trace says."""
     filled = [at for at, one in enumerate(attempts) if one.answer and one.answer.strip()]
-    filled = [at for at in filled if not reads_english(attempts[at].answer or "")]
+    filled = [at for at in filled if not _is_english(attempts[at].answer or "")]
     replies = translator.translate([attempts[at].answer or "" for at in filled], code, "en") if filled else []
     done = list(attempts)
     for at, reply in zip(filled, replies, strict=True):

@@ -167,6 +167,7 @@ def _tex(cells: Sequence[str]) -> str:
         "$": r"\$",
         "–": "--",
         "−": "--",
+        "→": r"$\rightarrow$",
     }
     return " & ".join("".join(signs.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
 

@@ -17,6 +17,13 @@ from rerouting.core.records import Chat
 Row = dict[str, Any]
 
 
+CASE_FIELDS = (
+    *("id", "set", "functional", "category", "behaviour", "context"),
+    *("asked", "loop_judge", "cost"),
+)
+"""What a case's attempts share."""
+
+
 @dataclass(frozen=True)
 class CaseFile:
     """All cases of one attack with given options on one model; each process appends to a file of its own.

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Judged, Verdict
 from rerouting.core.errors import UserError
@@ -17,6 +19,7 @@ from rerouting.data.formatting import render_prompt
 from rerouting.evaluation.compare import label
 from rerouting.judges.broken import Answer
 from rerouting.models.loading import LoadedModel
+from rerouting.models.memory import in_batches
 from rerouting.models.scoring import response_nll
 from rerouting.targets.target import Target
 
@@ -85,12 +88,16 @@ class Scorer:
                 for _, prompt, text in part:
                     ids = self.base.tokenizer(text, add_special_tokens=False)["input_ids"]
                     sequences.append(([*prompt, *ids], len(prompt)))
-                scores = response_nll(self.base.model, sequences, pad_id=self.base.tokenizer.pad_token_id)
+                scores = in_batches(self._nll, sequences, BATCH)
                 for (key, _, text), nll in zip(part, scores, strict=True):
                     row = {"key": key, "text": text, "nll": [round(value, 4) for value in nll.tolist()]}
                     self.known[key] = row
                     append_jsonl(self.file, row)
                 progress.advance(len(part))
+
+    def _nll(self, sequences: Sequence[tuple[Ids, int]]) -> list[Tensor]:
+        pad_id, size = self.base.tokenizer.pad_token_id, len(sequences)
+        return response_nll(self.base.model, sequences, pad_id=pad_id, batch_size=size)
 
 
 @dataclass
@@ -119,7 +126,9 @@ class LoopJudge:
 
 
 def label_of(judged: Judged) -> tuple[str, str]:
-    """Answered, refused or broken, and why."""
+    """Answered, refused or broken, and why; "" for an answer in another language, which the rules cannot read."""
+    if judged.language != "en":
+        return "", "not English"
     found = label(Answer(judged.answer, judged.nll), Answer(judged.reference or "", judged.reference_nll))
     return found["label"], found["reason"] or ""
 

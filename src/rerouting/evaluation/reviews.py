@@ -62,8 +62,9 @@ def waiting(
         show: "yes", "no" or "unscored": what the judge said of them; "all"; "disagreement" between judges.
         seed: of the order.
     """
-    unique = {answer_key(row): row for row in rows if not row["failure"]}
-    chosen = [row for key, row in unique.items() if key not in known and _shown(row, judge, show)]
+    shown = [row for row in rows if not row["failure"] and _shown(row, judge, show)]
+    unique = {answer_key(row): row for row in shown}
+    chosen = [row for key, row in unique.items() if key not in known]
     random.Random(seed).shuffle(chosen)
     return chosen
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import accelerate
 
+from rerouting import __version__
 from rerouting.core.attempt import behaviour_of, context_of
 from rerouting.core.config import dump_yaml
 from rerouting.core.contracts import Judged, Resources
@@ -27,7 +28,7 @@ from rerouting.core.records import Chat, Message
 from rerouting.core.rundir import hold
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model, fit_folder
-from rerouting.evaluation.cases import CaseFile, answered
+from rerouting.evaluation.cases import CASE_FIELDS, CaseFile, answered, asked
 from rerouting.evaluation.judging import LoopJudge, Scorer, VerdictFile, label_of, verdicts_of
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline import attack_setup as setup
@@ -59,6 +60,7 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
             config, out, Shard(state.process_index, state.num_processes, state.wait_for_everyone)
         )
         matrix.begin()
+        matrix.shard.wait()
         for name in matrix.attacks:
             for model in setup.MODELS:
                 matrix.attack(name, model)
@@ -99,6 +101,7 @@ class _Matrix:
         if self.shard.rank:
             return
         made_of = {name: plain(getattr(self.config, name)) for name in SAME} | {"models": self.digests}
+        made_of["rerouting"] = __version__
         known = _read(self.out / "matrix.json")
         if known and known["made_of"] != made_of:
             differ = [name for name in made_of if known["made_of"].get(name) != made_of[name]]
@@ -114,7 +117,13 @@ class _Matrix:
         if (self.out / "results.jsonl").exists():
             earlier = cases_of(read_jsonl(self.out / "results.jsonl"))
             self.fits = _read(self.out / "summary.json").get("fits", {})
-            self.cases = {key: rows for key, rows in earlier.items() if key[0] not in self.attacks}
+            now = {chat.id: asked(chat) for _, chat in self.chats}
+            same = {
+                key: [row for row in rows if row["asked"] == now.get(row["id"])]
+                for key, rows in earlier.items()
+            }
+            whole = {name for name, _ in same if all(same.get((name, model)) for model in setup.MODELS)}
+            self.cases = {key: rows for key, rows in same.items() if key[0] in whole}
             for rows in self.cases.values():
                 self._judge(rows)
 
@@ -147,9 +156,9 @@ class _Matrix:
         """Write verdicts and label into every answered attempt, in place; `again`: ask once more for unscored ones."""
         by_id = {chat.id: chat for _, chat in self.chats}
         flat = answered(cases)
-        asked = [_judged(case, attempt, by_id[case["id"]]) for case, attempt in flat]
+        given = [_judged(case, attempt, by_id[case["id"]]) for case, attempt in flat]
         self.scorer.reload()
-        judged = self.scorer.measured([by_id[case["id"]] for case, _ in flat], asked)
+        judged = self.scorer.measured([by_id[case["id"]] for case, _ in flat], given)
         for (_, attempt), one in zip(flat, judged, strict=True):
             attempt["label"], attempt["label_reason"] = label_of(one)
             attempt["verdicts"] = {}
@@ -164,13 +173,14 @@ class _Matrix:
         lines = []
         for (name, model), rows in self.cases.items():
             for case in rows:
-                shared = {key: value for key, value in case.items() if key not in ("attempts", "key")}
+                shared = {key: case[key] for key in CASE_FIELDS}
                 for at, attempt in enumerate(case["attempts"]):
                     key = f"{name}/{model}/{case['id']}/{at}"
                     lines.append({"key": key, "attack": name, "model": model} | shared | attempt)
         write_jsonl(self.out / "results.jsonl", lines)
         attacks: Row = {name: {} for name, _ in self.cases}
-        attacks |= {name: {"skipped": reason} for name, reason in self.skipped.items()}
+        skipped = {name: {"skipped": reason} for name, reason in self.skipped.items()}
+        attacks = skipped | attacks
         self.summary = {
             "model": self.config.model,
             "budget": self.config.budget,

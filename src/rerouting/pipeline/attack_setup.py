@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rerouting import __version__
 from rerouting.core.contracts import Judged
 from rerouting.core.errors import UserError
 from rerouting.core.files import sha256_file, sha256_of
@@ -113,7 +115,8 @@ def judges(config: AttackConfig) -> list[NamedJudge]:
         judge = build("judges", Component(name, options))
         if not hasattr(judge, "verdicts"):
             raise UserError(f"{name} has no method `verdicts`", "see docs/adding_a_judge.md")
-        mark = sha256_of([name, options, getattr(judge, "version", ""), _sources(name, options)])[:8]
+        used = [__version__, name, options, getattr(judge, "version", ""), _sources(name, options)]
+        mark = sha256_of(used)[:8]
         found.append(NamedJudge(name, judge, f"{Path(name.rpartition(':')[0]).stem or name}-{mark}"))
     for one in found:
         one.judge.verdicts(
@@ -135,8 +138,10 @@ def case_name(config: AttackConfig, name: str, attack: Any, model: str) -> str:
     options = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
     used: list[Any] = [name, options, _sources(name, options), config.seed, config.answer_tokens]
     used += [config.assistant, config.assistant_options]
+    used += _sources(config.assistant, config.assistant_options)
     if config.translator:
-        used += [config.translator, config.translator_options, _sources("", config.translator_options)]
+        used += [config.translator, config.translator_options]
+        used += _sources(config.translator, config.translator_options)
     return f"{name.rpartition(':')[2]}-{sha256_of(used)[:8]}.{model}"
 
 
@@ -162,7 +167,19 @@ def _known(given: Iterable[str], names: Iterable[str], field: str) -> None:
 
 
 def _sources(name: str, options: dict[str, Any]) -> list[str]:
-    """Hashes of what a component depends on beside its options: its own file, and files that the options name."""
-    files = [Path(name.rpartition(":")[0])] if ".py" in name else []
-    files += [Path(value).expanduser() for value in options.values() if isinstance(value, str) and value]
-    return [sha256_file(file) for file in files if len(str(file)) < 1000 and file.is_file()]
+    """Hashes of files that a component depends on: its own, if it is the user's, and those that its options name."""
+    found = []
+    for text in _texts([name, options]):
+        path, colon, _ = text.rpartition(":")
+        file = os.path.expanduser(path if colon and path.endswith(".py") else text)
+        if os.path.isfile(file):  # False for what can be no path
+            found.append(sha256_file(Path(file)))
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
