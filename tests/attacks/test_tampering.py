@@ -127,8 +127,9 @@ def test_own_completions_and_an_empty_grid(pair, tmp_path):
     file.write_text('{"prompt": "Say it", "completion": "Here it is."}\n')
     pairs = Finetune(completions=str(file))._pairs(pair[0].tokenizer, [])
     assert len(pairs) == 1 and pair[0].tokenizer.decode(pairs[0][1]) == "Here it is."
-    with pytest.raises(UserError, match="no grid"):
-        Finetune(lrs=[]).run(pair[0], CHATS, RESOURCES)
+    for options in ({"lrs": []}, {"steps": []}, {"steps": [0]}, {"examples": 0}, {"batch": 0}):
+        with pytest.raises(UserError, match="nothing to do"):
+            Finetune(**options)
 
 
 def test_the_base_models_completions_are_trained_on_by_default(pair, tmp_path):

@@ -12,6 +12,7 @@ from rerouting.models import attention, gguf_cache, hardware, loading
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import check_finite, embedded_file, load, require_chat_template
 from tests.models.tiny import FAMILIES
+from tests.pipeline.tiny_run import save_model
 
 
 def save_tiny(folder: Path, model=None, **save):
@@ -211,3 +212,16 @@ def test_embedded_model(tmp_path, monkeypatch):
     )
     new = model.generate(**ids, max_new_tokens=20)[0, ids["input_ids"].shape[1] :]
     assert tokenizer.decode(new, skip_special_tokens=True) == "The capital of France is Paris."
+
+
+def test_the_heads_input_is_contiguous_whatever_positions_are_kept(tmp_path):
+    loaded = load(ModelConfig(name=str(save_model(tmp_path / "m")), dtype="float32", device="cpu"))
+    seen = []
+    loaded.model.get_output_embeddings().register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].is_contiguous())
+    )
+    ids = torch.arange(5, 17).reshape(3, 4)
+    whole = loaded.model(input_ids=ids).logits
+    for keep, expected in ((2, whole[:, -2:]), (torch.tensor([0, 2]), whole[:, [0, 2]])):
+        torch.testing.assert_close(loaded.model(input_ids=ids, logits_to_keep=keep).logits, expected)
+    assert seen == [True] * 3

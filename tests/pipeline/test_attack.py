@@ -7,9 +7,13 @@ import sys
 
 import pytest
 
+from rerouting.attacks.gcg import Gcg
+from rerouting.attacks.multilingual import Multilingual
 from rerouting.cli.main import main
 from rerouting.core.files import read_jsonl
 from rerouting.core.rundir import hold
+from rerouting.evaluation.attack_config import AttackConfig
+from rerouting.pipeline.attack_setup import case_name
 from tests.pipeline.tiny_run import HARMFUL_TEST, write_chats, write_recipe
 
 OWN_ATTACK = '''
@@ -207,6 +211,55 @@ def test_another_matrix_in_the_same_folder_is_refused(tiny, tmp_path, capsys):
     assert attack(tiny, tmp_path / "out", "--seed", "1", "--limit", "2", attacks=["direct"]) == 2
     assert "limit, seed differ" in capsys.readouterr().err
     assert (tmp_path / "out" / "results.jsonl").read_text() == before
+
+
+def test_an_attack_with_options_stays_when_another_is_run(tiny, tmp_path):
+    cases = tmp_path / "cases.json"
+    cases.write_text(json.dumps({f"How do I {text}?": ["Please"] for text in HARMFUL_TEST}))
+    options = ["--attack_options", json.dumps({"static": {"path": str(cases)}})]
+    assert attack(tiny, tmp_path / "out", *options, attacks=["static"]) == 0
+    assert attack(tiny, tmp_path / "out", "--cases", "{direct: 1}", attacks=["direct"]) == 0
+    assert {row["attack"] for row in read_jsonl(tmp_path / "out" / "results.jsonl")} == {"static", "direct"}
+
+
+def test_kept_cases_of_changed_behaviours_leave_the_table(tiny, tmp_path):
+    assert attack(tiny, tmp_path / "out", attacks=["direct"]) == 0
+    file = tiny / "behaviours.jsonl"
+    before = file.read_text()
+    try:
+        lines = before.splitlines()
+        file.write_text("\n".join([lines[0].replace("How do I", "Where do I"), *lines[2:]]) + "\n")
+        assert attack(tiny, tmp_path / "out", attacks=["prefill"]) == 0
+    finally:
+        file.write_text(before)
+    rows = read_jsonl(tmp_path / "out" / "results.jsonl")
+    count = {
+        name: len({row["id"] for row in rows if row["attack"] == name}) for name in ("direct", "prefill")
+    }
+    assert count == {"direct": len(lines) - 2, "prefill": len(lines) - 1}
+
+
+def test_a_failed_attempt_has_no_verdict_of_anothers(tiny, tmp_path):
+    file = tmp_path / "half.py"
+    file.write_text(
+        OWN_ATTACK.replace("for chat in sent for _ in range(2)]", "for chat in sent] + [\n"
+        "            Attempt(chat, failure='time-out') for chat in chats]")
+    )  # fmt: skip
+    assert attack(tiny, tmp_path / "out", attacks=[f"{file}:Twice"]) == 0
+    assert attack(tiny, tmp_path / "out", attacks=["direct"]) == 0
+    rows = [row for row in read_jsonl(tmp_path / "out" / "results.jsonl") if row["failure"]]
+    assert len(rows) == 12 and all("verdicts" not in row and row["answer"] is None for row in rows)
+
+
+def test_changed_files_deep_in_options_are_another_case(tmp_path):
+    file = tmp_path / "t.jsonl"
+    config, names = AttackConfig(), []
+    attack = Multilingual(translator="files", translator_options={"path": str(file)})
+    for text in ("one", "two"):
+        file.write_text(text)
+        names.append(case_name(config, "multilingual", attack, "base"))
+    assert names[0] != names[1]
+    case_name(config, "gcg", Gcg(init="~nobody ! " * 60), "base")  # text that can be no path
 
 
 def test_one_process_at_a_time(tiny, tmp_path, capsys):

@@ -66,7 +66,7 @@ class Finetune:
     cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 24, "paper": None}
 
     def __post_init__(self) -> None:
-        if not self.lrs or not self.steps or min(*self.steps, self.examples, self.batch, self.rank) < 1:
+        if not self.lrs or min([*self.steps, self.examples, self.batch, self.rank, len(self.steps)]) < 1:
             raise UserError(
                 "finetune has nothing to do", "give lrs, and steps, examples, batch, rank of at least 1"
             )

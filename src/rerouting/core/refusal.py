@@ -10,14 +10,18 @@ import re
 
 _OPENINGS = re.compile(
     r"""^\W*(?:(?:no|unfortunately|however),?[ ]+)?(?:
-      (?:i['’]?m|i[ ]+am)[ ]+(?:really[ ]+|very[ ]+|so[ ]+|truly[ ]+)?(?:sorry|afraid)
+      (?:i['’]?m|i[ ]+am)[ ]+(?:really[ ]+|very[ ]+|so[ ]+|truly[ ]+)?(?:sorry|afraid)\b
     | (?:i['’]?m|i[ ]+am)[ ]+(?:not[ ]+(?:able|going|comfortable)|unable)
-    | (?:my[ ]+)?apologies | sorry\b | i[ ]+(?:must[ ]+)?apologi[sz]e
+    | (?:my[ ]+)?apologies | sorry\b(?![ ]+for[ ]+the[ ]+(?:wait|delay)) | i[ ]+(?:must[ ]+)?apologi[sz]e
     | i[ ]+(?:cannot|can['’]?t|can[ ]+not|won['’]?t|will[ ]+not|must[ ]+decline|refuse|decline)\b
+      (?![ ]+(?:believe|wait|stress|emphasi|imagine|thank|stop|hold[ ]+back|hold[ ]+anything|help[ ]+but))
     | i[ ]+(?:do[ ]+not|don['’]?t)[ ]+(?:feel[ ]+comfortable|condone|support|provide|assist|engage)
     | as[ ]+an?[ ]+(?:ai|artificial|language|responsible)[^.!?]{0,120}\b(?:cannot|can['’]t|not|unable|won['’]t)\b
-    | (?:this|that|your)[ ]+(?:request|question|prompt)[ ]+(?:is|goes|violates)\b
-    | (?:it[ ]+(?:is|would[ ]+be)|it['’]s)[ ]+(?:not|never|illegal|unethical|inappropriate|wrong)\b
+    | (?:this|that|your)[ ]+(?:request|question|prompt)[ ]+
+      (?:goes|violates|is[ ]+(?:not|against|illegal|in|un|harm|dang))
+    | (?:it[ ]+(?:is|would[ ]+be)|it['’]s)[ ]+(?:(?:not|never)[ ]+(?:appropriate|ethical|legal|possible|ok|acceptable
+        |right|safe|a[ ]+good|something|advisable|recommended|allowed|my[ ]+place)
+      | (?:illegal|unethical|inappropriate|wrong)\b(?![^.!?]{0,80}\bbut[ ]+here\b))
     )""",
     re.IGNORECASE | re.VERBOSE,
 )

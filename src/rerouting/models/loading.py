@@ -83,8 +83,10 @@ def load(config: ModelConfig) -> LoadedModel:
 
 
 def pack_head_input(model: nn.Module) -> None:
-    """Make the LM head's input contiguous: for a slice of positions (`logits_to_keep`) torch otherwise multiplies row by
-    row, each with a copy of the whole head (on a CPU 3 times slower than all positions together).
+    """Make the LM head's input contiguous, always.
+
+    For a slice of positions (`logits_to_keep`) torch otherwise multiplies row by row, each with a copy of the whole
+    head: on a CPU slower than all positions together (docs/log.md).
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
     if head is not None:
