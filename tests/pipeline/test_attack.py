@@ -228,7 +228,7 @@ def test_kept_cases_of_changed_behaviours_leave_the_table(tiny, tmp_path):
     before = file.read_text()
     try:
         lines = before.splitlines()
-        file.write_text("\n".join([lines[0].replace("How do I", "Where do I"), *lines[2:]]) + "\n")
+        file.write_text("\n".join([lines[0].replace("How do I", "Where do I"), *lines[1:-1]]) + "\n")
         assert attack(tiny, tmp_path / "out", attacks=["prefill"]) == 0
     finally:
         file.write_text(before)
