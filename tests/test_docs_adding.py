@@ -68,7 +68,7 @@ def test_the_attack_page(elsewhere, tmp_path):
     assert {row["attack"] for row in polite} == {"polite.py:Polite"} and len(polite) == 4
     assert all(row["messages"][-1]["content"] == f"kindly, {row['behaviour']}" for row in polite)
     assert all(row["answer"] is not None and not row["failure"] and row["verdicts"] for row in polite)
-    assert {row["attack"] for row in insist} == {"direct", "insist.py:Insist"} and len(insist) == 8
+    assert {row["attack"] for row in insist} == {"direct", "insist.py:Insist"} and len(insist) >= 8
     turns = {(row["model"], row["id"]): len(row["messages"]) for row in insist if row["attack"] == "direct"}
     for row in insist[4:]:
         asked = row["trace"]["asked"]

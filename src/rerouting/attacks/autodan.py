@@ -40,6 +40,8 @@ _WORD = re.compile(r"\{request\}|[A-Za-z]+")
 _PLAIN = re.compile(r"[a-z]{4,}")
 _TEMPERATURE = 0.5
 _MOMENTUM = 0.5
+_WORST = 1e6
+"""Stands for a loss that is no number."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class _Evolution:
                 self.options.batch,
             )
         placed = dict(zip(order, found, strict=True))
-        return [placed[at] for at in range(len(pairs))]
+        return [placed[at] if math.isfinite(placed[at]) else _WORST for at in range(len(pairs))]
 
     def _chat(self, text: str) -> Chat:
         return ask(self.chat, text.replace(PLACE, behaviour_of(self.chat)))

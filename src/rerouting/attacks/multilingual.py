@@ -5,10 +5,9 @@ option, by default a bundled file of translations of 24 test prompts, from which
 earlier turns stay English; a contextual behaviour's text is translated apart from the request, and stays as it is
 where that fails. One attempt a language: a behaviour falls if one language breaks it.
 
-An answer that cannot be translated back is judged as the model wrote it, and its trace says so
-(`answer_not_translated`, `why`): it may be English already, and a translated refusal cannot be told from a translator
-that declined, so unscored cases would mostly be refusals. A judge that reads English alone is apt to say no to it:
-take a translator that goes both ways, or a judge that reads the languages.
+An answer that reads as English, or declines in it, needs no translation. Another one that cannot be translated back
+stays as the model wrote it, and its trace names its language (`answer_language`, `why`): judges that read English
+alone leave it unscored. Take a translator that goes both ways, or a judge that reads the languages.
 """
 
 from __future__ import annotations
