@@ -165,6 +165,15 @@ def test_an_answer_is_scored_after_what_was_sent(loaded, tmp_path):
     assert again.known == scorer.known, "every process knows what one has measured"
 
 
+def test_a_sampled_answer_is_compared_with_a_sampled_one(loaded, tmp_path):
+    scorer = Scorer(loaded, 8, tmp_path)
+    greedy, hot, again = scorer.measured(
+        [CHATS[0]] * 3, [Judged("Do thing 0", "Well", temperature=t) for t in (0.0, 5.0, 5.0)]
+    )
+    assert hot.reference == again.reference != greedy.reference
+    assert sum(hot.reference_nll) > sum(greedy.reference_nll)
+
+
 def test_verdicts_belong_to_likelihoods_only_where_the_judge_uses_them(tmp_path):
     one, other = (Judged("b", "an answer", nll=(value,), reference="r") for value in (1.0, 9.0))
     careful, blind = Says(), Says()

@@ -47,8 +47,8 @@ class BestOfN:
 
     n: int = 8
     """Most samples a behaviour (the paper: 10,000)."""
-    temperature: float = 1.0
-    """Of the answers."""
+    temperature: float = 0.7
+    """Of the answers (the paper: 1; a small model writes little sense there)."""
     capitals: float = 0.632
     """Share of letters whose case flips."""
     scramble: float = 0.632
@@ -59,7 +59,10 @@ class BestOfN:
     """Failed samples of a behaviour that are kept on record, at most; at least one."""
 
     group: ClassVar[int] = 32
-    budgets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"n": 3}, "paper": {"n": 10_000}}
+    budgets: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"n": 3},
+        "paper": {"n": 10_000, "temperature": 1.0},
+    }
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 24, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
@@ -76,7 +79,13 @@ class BestOfN:
             ]
             answers = target.answer(sent, temperature=self.temperature, seed=resources.seed + at)
             judged = [
-                Judged(behaviour_of(record.chat), answer, context_of(record.chat), sent=attempt.chat)
+                Judged(
+                    behaviour_of(record.chat),
+                    answer,
+                    context_of(record.chat),
+                    sent=attempt.chat,
+                    temperature=self.temperature,
+                )
                 for record, attempt, answer in zip(left, sent, answers, strict=True)
             ]
             verdicts = resources.judge(judged)
@@ -87,7 +96,7 @@ class BestOfN:
     def _changed(self, chat: Chat, draw: random.Random, at: int) -> Attempt:
         words = [self._word(word, draw) for word in behaviour_of(chat).split(" ")]
         text = "".join(self._character(one, draw) for one in " ".join(words))
-        return Attempt(ask(chat, text), trace={"sample": at})
+        return Attempt(ask(chat, text), trace={"sample": at, "temperature": self.temperature})
 
     def _word(self, word: str, draw: random.Random) -> str:
         if len(word) < 4 or draw.random() >= self.scramble:

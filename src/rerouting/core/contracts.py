@@ -47,9 +47,11 @@ class Judged:
         sent: the chat that was answered; None for the plain request.
         prefill: what the answer was made to begin with (it is not part of `answer`).
         language: BCP 47 code of the language that the answer is in.
+        temperature: at which the answer was sampled; 0 is greedy.
         nll: each answer token's negative log-likelihood in nats under the base model, given what was sent; empty
             where it was not measured.
-        reference: the base model's own answer to the plain request; None where it was not measured.
+        reference: the base model's own answer to the plain request, at the same temperature; None where it was not
+            measured.
         reference_nll: the same for that answer.
     """
 
@@ -59,6 +61,7 @@ class Judged:
     sent: Chat | None = None
     prefill: str = ""
     language: str = "en"
+    temperature: float = 0.0
     nll: tuple[float, ...] = ()
     reference: str | None = None
     reference_nll: tuple[float, ...] = ()

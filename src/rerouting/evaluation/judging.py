@@ -56,12 +56,11 @@ class Scorer:
             judged: the answers, with what was sent.
         """
         plain = [self._prompt(chat) for chat in chats]
-        names = [f"reference {sha256_of(ids)[:24]}" for ids in plain]
-        lacking = [pair for pair in dict(zip(names, plain, strict=True)).items() if pair[0] not in self.known]
-        for start in range(0, len(lacking), 64):
-            part = lacking[start : start + 64]
-            answers = self.target.answer([Attempt(chats[0], ids=tuple(ids)) for _, ids in part])
-            self._score([(*pair, text) for pair, text in zip(part, answers, strict=True)])
+        temperatures = [one.temperature for one in judged]
+        names = [_reference(ids, t) for ids, t in zip(plain, temperatures, strict=True)]
+        for temperature in sorted(set(temperatures)):
+            rows = zip(names, plain, temperatures, strict=True)
+            self._refer({name: ids for name, ids, t in rows if t == temperature}, chats[0], temperature)
         sent = [
             ids if one.sent is None and not one.prefill else self._prompt(one.sent or chat, one.prefill)
             for ids, chat, one in zip(plain, chats, judged, strict=True)
@@ -75,6 +74,15 @@ class Scorer:
             own, nll = self.known[name], tuple(self.known[key]["nll"])
             found.append(replace(one, nll=nll, reference=own["text"], reference_nll=tuple(own["nll"])))
         return found
+
+    def _refer(self, prompts: dict[str, Ids], chat: Chat, temperature: float) -> None:
+        """The base's own answers to plain prompts, where they are not known yet, with their likelihoods."""
+        lacking = [pair for pair in prompts.items() if pair[0] not in self.known]
+        for start in range(0, len(lacking), 64):
+            part = lacking[start : start + 64]
+            attempts = [Attempt(chat, ids=tuple(ids)) for _, ids in part]
+            answers = self.target.answer(attempts, temperature=temperature)
+            self._score([(*pair, text) for pair, text in zip(part, answers, strict=True)])
 
     def _prompt(self, chat: Chat, prefill: str = "") -> Ids:
         return render_prompt(chat, self.base.tokenizer, prefill)
@@ -123,6 +131,10 @@ class LoopJudge:
             judged = self.scorer.measured([self.chats[one.behaviour, one.context] for one in judged], judged)
         verdicts: list[Verdict] = self.judge.verdicts(judged)
         return verdicts
+
+
+def _reference(prompt: Ids, temperature: float) -> str:
+    return f"reference {sha256_of([prompt, temperature] if temperature else prompt)[:24]}"
 
 
 def label_of(judged: Judged) -> tuple[str, str]:

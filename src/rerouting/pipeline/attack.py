@@ -206,8 +206,15 @@ def _judged(case: Row, attempt: Row, chat: Chat) -> Judged:
     """An attempt's answer; what was sent is left out where the input was no text."""
     turns = tuple(Message(turn["role"], turn["content"]) for turn in attempt["messages"])
     sent = None if turns == chat.messages or attempt["embeddings"] else Chat(case["id"], turns)
-    language = attempt["trace"].get("answer_language", "en")
-    return Judged(case["behaviour"], attempt["answer"], case["context"], sent, attempt["prefill"], language)
+    return Judged(
+        case["behaviour"],
+        attempt["answer"],
+        case["context"],
+        sent,
+        attempt["prefill"],
+        attempt["trace"].get("answer_language", "en"),
+        attempt["trace"].get("temperature", 0.0),
+    )
 
 
 def _read(file: Path) -> Row:
