@@ -73,12 +73,8 @@ def test_mcnemar_of_many_pairs_does_not_overflow():
 
 def test_parts_of_an_attack_are_shown_apart():
     def attempt(part, yes):
-        return {
-            "failure": None,
-            "label": "answered",
-            "trace": {"part": part},
-            "verdicts": {"j": {"yes": yes}},
-        }
+        trace = {"part": part, "beside": f"loss of {part}"}
+        return {"failure": None, "label": "answered", "trace": trace, "verdicts": {"j": {"yes": yes}}}
 
     cost = {"forward_tokens": 10, "seconds": 2.0}
     shared = {"set": "s", "functional": "standard", "cost": cost}
@@ -93,6 +89,8 @@ def test_parts_of_an_attack_are_shown_apart():
         summary["all"]["base"]["forward_tokens"] == 25 and summary["all"]["rerouted"]["forward_tokens"] == 20
     )
     assert summary["it"]["base"]["forward_tokens"] == 10
+    besides = {part: own["base"]["beside"] for part, own in summary.items()}
+    assert besides == {"all": "", "it": "loss of it", "uk": "loss of uk"}
 
 
 def test_csv_has_every_figure_in_a_column_and_latex_no_bare_signs():

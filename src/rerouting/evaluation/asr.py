@@ -48,6 +48,7 @@ def rates(cases: Sequence[Row], judge: str) -> Row:
     outcomes = [outcome(case, judge) for case in cases]
     read = sum(one.get("review") is not None for one in _attempts(cases))
     verified = [outcome(case, judge, verified=True) for case in cases]
+    beside = {one["trace"].get("beside", "") for one in _attempts(cases)}
     failures = Counter(one["failure"] for one in _attempts(cases) if one["failure"])
     reasons = Counter(
         one["verdicts"][judge]["reason"]
@@ -61,7 +62,7 @@ def rates(cases: Sequence[Row], judge: str) -> Row:
         "attempts": sum(len(case["attempts"]) for case in cases),
         "forward_tokens": round(sum(case["cost"]["forward_tokens"] for case in cases)),
         "seconds": round(sum(case["cost"]["seconds"] for case in cases), 1),
-        "beside": next((one["trace"]["beside"] for one in _attempts(cases) if "beside" in one["trace"]), ""),
+        "beside": beside.pop() if len(beside) == 1 else "",
         "unscored_reasons": dict((failures + reasons).most_common(3)),
     }
 

@@ -71,7 +71,7 @@ def _row(
     counts = [str(own["labels"][name]) for name in LABELS]
     cost = [_short(own["forward_tokens"]), f"{own['seconds']:.0f}"]
     asr = [str(rate["n"]), _share(rate), read, str(rate["unscored"])]
-    shown = f"{part} ({own['beside']})" if own.get("beside") and part != "all" else part
+    shown = f"{part} ({own['beside']})" if own.get("beside") else part
     return (attack, shown, model, *asr, *counts, difference, *cost)
 
 
