@@ -148,6 +148,17 @@ def test_merge_writes_the_model_of_an_adapter(finished, tmp_path, capsys):
     assert equal(ours, load_file(finished / "run" / "model" / "model.safetensors"))
 
 
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Sums in one order, in this process (whatever earlier tests left) and in those that it starts."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_kill_minus_nine_then_the_same_command_ends_with_the_same_adapter(finished, tmp_path):
     recipe, out = finished / "recipe.yaml", tmp_path / "run"
     # enough steps that the kill lands in the middle of training
