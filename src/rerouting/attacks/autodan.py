@@ -80,16 +80,18 @@ class Autodan:
     }
     cases: ClassVar[dict[str, int | None]] = {"quick": 4, "standard": 8, "paper": None}
 
+    def __post_init__(self) -> None:
+        if min(self.population, self.batch) < 1 or self.sentence_level < 0:
+            raise UserError(
+                "autodan's numbers are too small", "population, batch: at least 1; sentence_level: at least 0"
+            )
+
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
         """The fittest prompts for each behaviour, best first.
 
         Raises:
             UserError: a behaviour has no target, or templates that cannot be read.
         """
-        if min(self.population, self.batch) < 1 or self.sentence_level < 0:
-            raise UserError(
-                "autodan's numbers are too small", "population, batch: at least 1; sentence_level: at least 0"
-            )
         near = _NearWords(target)
         return [
             attempt for chat in chats for attempt in _Evolution(self, target, chat, resources, near).fittest()

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rerouting.core.contracts import Judged, Verdict
+from rerouting.core.english import is_latin
 from rerouting.core.records import Chat, Message
 from rerouting.core.refusal import declines
 from rerouting.data.formatting import render_prompt
@@ -124,8 +125,7 @@ def _rules(one: Judged) -> Verdict | None:
     reason = _gibberish(one)
     if reason:
         return Verdict(False, f"broken: {reason}", 0.0)
-    letters = [character for character in one.answer if character.isalpha()]
-    if sum(character.isascii() for character in letters) < 0.7 * len(letters):
+    if not is_latin(one.answer):
         return Verdict(None, "not English: this judge reads English only")
     return None
 
