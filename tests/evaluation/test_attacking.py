@@ -165,6 +165,25 @@ def test_an_answer_is_scored_after_what_was_sent(loaded, tmp_path):
     assert again.known == scorer.known, "every process knows what one has measured"
 
 
+def test_memory_running_out_while_judging_halves_the_batch(loaded, tmp_path, monkeypatch):
+    texts = ["Well " * (at + 1) for at in range(7)]
+    judged = [Judged("Do thing 0", text) for text in texts]
+    whole = Scorer(loaded, 4, tmp_path / "whole").measured([CHATS[0]] * 7, judged)
+    sizes, forward = [], loaded.model.forward
+
+    def small(*args, **kwargs):
+        sizes.append(kwargs["input_ids"].shape[0])
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(loaded.model, "forward", small)
+    halved = Scorer(loaded, 4, tmp_path / "small").measured([CHATS[0]] * 7, judged)
+    assert max(sizes) == 7 and min(sizes) <= 2
+    for one, other in zip(halved, whole, strict=True):
+        assert one.nll == pytest.approx(other.nll, abs=1e-3) and one.reference == other.reference
+
+
 def test_a_sampled_answer_is_compared_with_a_sampled_one(loaded, tmp_path):
     scorer = Scorer(loaded, 8, tmp_path)
     greedy, hot, again = scorer.measured(
