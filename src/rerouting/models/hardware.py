@@ -8,7 +8,7 @@ import platform
 import torch
 
 from rerouting.core.errors import UserError
-from rerouting.models.attention import register
+from rerouting.models.packing import register
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -62,7 +62,5 @@ def cpu_has_bf16() -> bool:
 
 
 def pick_attention(wanted: str, device: torch.device) -> str:
-    """Resolve the attention implementation; `auto` is our grouped eager attention on a CPU, sdpa elsewhere."""
-    if wanted != "auto":
-        return wanted
-    return register() if device.type == "cpu" else "sdpa"
+    """Resolve the attention implementation; `auto` is the one of `models.packing` that suits the device."""
+    return register(device) if wanted == "auto" else wanted

@@ -33,6 +33,7 @@ __all__ = [
     "adapter_parameters",
     "add_lora",
     "check_trained",
+    "first_adapted",
     "load_adapter",
     "save_adapter",
     "unmoved",
@@ -114,6 +115,12 @@ def train_adapters(model: nn.Module, training: bool) -> None:
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.lora_dropout.train(training)
+
+
+def first_adapted(model: nn.Module, override: str | None = None) -> int:
+    """Number of decoder blocks below the first one with adapters: those compute the same with them and without."""
+    blocks = decoder_blocks(model, override).blocks
+    return next((at for at, block in enumerate(blocks) if adapter_parameters(block)), 0)
 
 
 def adapter_copy(model: nn.Module) -> dict[str, Tensor]:
