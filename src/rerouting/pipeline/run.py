@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rerouting.core.config import dump_yaml, load_config
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, sha256_file, write_jsonl
@@ -78,7 +80,7 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
         with record.stages.stage("load"):
             base = load(_placed(config, processes))
             require_chat_template(base.tokenizer, config.model.name)
-            check_layers(config, base, blocks)
+            check_layers(config, base.model, blocks)
             digest = weights_digest(checkpoint_folder(base))
         record.note(
             base_model_path=str(base.base_model_path),
@@ -233,13 +235,13 @@ def blocks_needed(config: RunConfig) -> int:
     return blocks
 
 
-def check_layers(config: RunConfig, base: LoadedModel, blocks: int) -> None:
+def check_layers(config: RunConfig, model: nn.Module, blocks: int) -> None:
     """Refuse layers that the model does not have.
 
     Raises:
         UserError: names the layers there are.
     """
-    depth = len(decoder_blocks(base.model, config.model.blocks))
+    depth = len(decoder_blocks(model, config.model.blocks))
     if blocks > depth:
         raise UserError(
             f"{config.model.name} has {depth} decoder blocks, but target layers "
