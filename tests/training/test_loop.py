@@ -13,7 +13,8 @@ from rerouting.core.finder import Component
 from rerouting.core.rundir import RunDir
 from rerouting.data.formatting import Example
 from rerouting.models.config import LoraConfig
-from rerouting.models.lora import adapter_copy, add_lora, train_adapters
+from rerouting.models.lora import adapter_copy, adapter_parameters, add_lora, first_adapted, train_adapters
+from rerouting.models.packing import register
 from rerouting.models.trunk import Trunk
 from rerouting.training import checkpoint
 from rerouting.training.config import LossConfig, OptimConfig
@@ -134,6 +135,71 @@ def test_micro_batches_may_change_when_memory_asks(tmp_path):
     run(tmp_path / "run")
     shutil.rmtree(checkpoint.found(tmp_path / "run" / "checkpoints")[-1])
     assert same(whole, run(tmp_path / "run", replace(OPTIM, micro_batch=2)), atol=2e-5)
+
+
+@pytest.mark.parametrize("way", [{"recompute": True}, {"offload": True}])
+def test_ways_to_save_memory_change_nothing_else(tmp_path, way):
+    whole, thrifty = (
+        run(tmp_path / "whole", dropout=0.1),
+        run(tmp_path / "way", replace(OPTIM, **way), dropout=0.1),
+    )
+    assert same(whole, thrifty, atol=1e-6)
+
+
+def test_memory_that_runs_out_leads_to_smaller_batches_and_then_to_recomputation(
+    tmp_path, monkeypatch, capsys
+):
+    data = replace(DATA, held_out_harmful=())
+    whole, taken = run(tmp_path / "whole", data=data), Objective.reroute
+    tried = []
+
+    def small(self, examples, *rest):
+        tried.append(
+            (self.micro_batch, any("forward" in vars(module) for module in self.trunk._found.blocks))
+        )
+        if tried[-1] != (1, True):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return taken(self, examples, *rest)
+
+    monkeypatch.setattr(Objective, "reroute", small)
+    assert same(whole, run(tmp_path / "small", replace(OPTIM, micro_batch=4), data=data), atol=2e-5)
+    assert tried[:4] == [(4, False), (2, False), (1, False), (1, True)]
+    assert "going on with recomputation" in capsys.readouterr().err
+
+
+def test_memory_for_not_even_one_sequence_says_what_to_do(tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Objective, "retain", never)
+    with pytest.raises(UserError, match=r"memory is too small for one sequence.*training\.offload"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_blocks_below_the_first_adapter_run_once(packed):
+    def gradients(shared):
+        model = add_lora(FAMILIES["llama"](), LoraConfig(rank=4, init_b_std=0.05, first_block=1), 2, seed=0)
+        model.set_attn_implementation(register(torch.device("cpu")))
+        assert first_adapted(model) == 1
+        losses = replace(LOSSES, target_layers=(1, 3))
+        objective = Objective(
+            Trunk(model, 3), losses, pad_id=0, padded_length=16, micro_batch=4, packed=packed, shared=shared
+        )
+        calls = []
+        model.get_base_model().model.layers[0].register_forward_hook(lambda *_: calls.append(1))
+        measures = objective.reroute(examples(6, 1), 1.0, 0, lambda loss: loss.backward())
+        held = objective.retain(examples(6, 2), 1.0, lambda loss: loss.backward())
+        grads = {name: item.grad for name, item in adapter_parameters(model).items()}
+        return grads, len(calls), measures.loss, held.loss, measures.mean("cosine"), held.mean("distance")
+
+    (ours, once, *values), (theirs, twice, *expected) = gradients(1), gradients(0)
+    assert (once, twice) == (4, 8)
+    assert (
+        all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs) and len(ours) == 2 * 7 * 2
+    )
+    for value, other in zip(values, expected, strict=True):
+        assert value == pytest.approx(other, rel=1e-5, abs=1e-6)
 
 
 def test_the_base_models_own_dropout_stays_off():

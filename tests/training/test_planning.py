@@ -45,6 +45,17 @@ def test_operations_by_hand():
     assert again.attention == flops.attention * 5 / 4
 
 
+def test_blocks_below_the_first_adapter_run_once():
+    flops = step_flops(SHAPE, [RETAIN], rank=2, first=1)
+    assert flops.frozen == 10 * (2 * 100 + 6 * 100)
+    assert flops.lora == 10 * 6 * 100
+    assert flops.attention == (4 + 1) * 2 * 2 * 25 * 8
+    memory = step_memory(SHAPE, [RETAIN], replace(LAYOUT, first=1))
+    assert (
+        memory.adapters == 400 and memory.activations == step_memory(SHAPE, [RETAIN], LAYOUT).activations / 2
+    )
+
+
 def test_experts_count_as_far_as_a_token_passes_through():
     block = replace(BLOCK, experts=80, expert_widths=40, active_expert_widths=10)
     shape = replace(SHAPE, blocks=(block,))

@@ -51,6 +51,9 @@ class LoraConfig:
     dropout: float = 0.05
     """Probability that an adapter's input feature is zeroed while training."""
 
+    first_block: int = 0
+    """First decoder block with adapters, counted from 0; those below run once for reference and adapted pass."""
+
     last_block: int | None = None
     """Last decoder block with adapters, counted from 0; none: the one that outputs the top target layer."""
 

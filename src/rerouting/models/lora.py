@@ -47,7 +47,7 @@ ADAPTER = "default"
 def add_lora(
     model: nn.Module, config: LoraConfig, last_block: int, override: str | None = None, seed: int = 0
 ) -> peft.PeftModel:
-    """Put LoRA adapters into every linear layer of decoder blocks 0..last_block.
+    """Put LoRA adapters into every linear layer of decoder blocks `config.first_block`..last_block.
 
     Adapter weights are float32 whatever the model's dtype; all else is frozen. Same seed, same weights.
 
@@ -64,15 +64,21 @@ def add_lora(
     if isinstance(model, peft.PeftModel):
         raise UserError("the model already has adapters", "load it without them, or merge them first")
     found = decoder_blocks(model, override)
-    if not 0 <= last_block < len(found):
+    if not 0 <= config.first_block <= last_block:
+        raise UserError(
+            f"adapters from block {config.first_block} to {last_block} were asked for",
+            "choose a lora.first_block from 0 to the last block with adapters",
+        )
+    if not last_block < len(found):
         raise UserError(
             f"adapters up to block {last_block} were asked for, but the model has {len(found)} blocks",
             f"choose a last block from 0 to {len(found) - 1}",
         )
-    linears, experts = _targets(found, last_block)
+    linears, experts = _targets(found, config.first_block, last_block)
     if not linears and not experts:
         raise UserError(
-            f"blocks 0 to {last_block} at {found.path} hold no linear layer", "check model.blocks"
+            f"blocks {config.first_block} to {last_block} at {found.path} hold no linear layer",
+            "check model.blocks",
         )
     modules, was_training = dict(unwrapped(model).named_modules()), model.training
     settings = peft.LoraConfig(
@@ -184,10 +190,10 @@ def block_targets(block: nn.Module) -> tuple[list[str], list[str]]:
     return linears, experts
 
 
-def _targets(found: BlockList, last_block: int) -> tuple[list[str], list[str]]:
+def _targets(found: BlockList, first_block: int, last_block: int) -> tuple[list[str], list[str]]:
     """Full names of the linear modules and of the stacked expert parameters in the blocks."""
     linears, experts = [], []
-    for index in range(last_block + 1):
+    for index in range(first_block, last_block + 1):
         own_linears, own_experts = block_targets(found.blocks[index])
         linears += [f"{found.path}.{index}.{name}" for name in own_linears]
         experts += [f"{found.path}.{index}.{name}" for name in own_experts]

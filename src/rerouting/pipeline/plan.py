@@ -53,7 +53,7 @@ def plan(config: RunConfig, options: PlanConfig) -> dict[str, Any]:
             "trunk": shape.trunk(blocks),
             "trunk_blocks": blocks,
             "blocks": len(shape.blocks),
-            "trainable": shape.lora(config.lora.rank, blocks),
+            "trainable": shape.lora(config.lora.rank, blocks) - shape.lora(config.lora.rank, config.lora.first_block),
         },
         "tokens": {
             "source": assumed,
@@ -86,7 +86,7 @@ def _costs(
         "time": {"rate": rate, "rate_source": said, "efficiency": options.efficiency},
     }
     for name, recompute in (("plain", False), ("recompute", True)):
-        flops = step_flops(shape, streams, config.lora.rank, recompute)
+        flops = step_flops(shape, streams, config.lora.rank, recompute, config.lora.first_block)
         memory = step_memory(shape, streams, layout, recompute)
         seconds = step_seconds(flops.total, rate, options.efficiency, options.devices)
         parts = {key: value / 1e12 for key, value in asdict(flops).items()}
@@ -135,6 +135,7 @@ def _layout(config: RunConfig, options: PlanConfig, device: torch.device, dtype:
         micro_batch=config.training.micro_batch,
         devices=options.devices,
         strategy=options.strategy,
+        first=config.lora.first_block,
     )
 
 

@@ -227,6 +227,11 @@ def blocks_needed(config: RunConfig) -> int:
             f"above lora.last_block = {last}",
             f"set lora.last_block to {max(layers) - 1} or more",
         )
+    if min(layers) <= config.lora.first_block:
+        raise UserError(
+            f"target layer {min(layers)} lies below every adapter (lora.first_block = {config.lora.first_block})",
+            f"set lora.first_block to {min(layers) - 1} or less",
+        )
     if blocks > max(layers) and config.losses.retain_layers == "target":
         raise UserError(
             f"no loss reaches the adapters in blocks {max(layers)} to {blocks - 1}",

@@ -132,7 +132,7 @@ class Objective:
         scale = 1 / (len(layers) * max(count or measures.tokens, 1))
         for batch in batches:
             reference, below = self._reference(batch, layers)
-            adapted = self._adapted(batch, layers, below)
+            adapted = reference | self._adapted(batch, layers, below)
             new, old = (
                 torch.stack([adapted[key] for key in layers]),
                 torch.stack([reference[key] for key in layers]),

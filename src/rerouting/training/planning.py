@@ -72,7 +72,9 @@ class Flops:
         return self.frozen + self.lora + self.attention
 
 
-def step_flops(shape: ModelShape, streams: Sequence[Stream], rank: int, recompute: bool = False) -> Flops:
+def step_flops(
+    shape: ModelShape, streams: Sequence[Stream], rank: int, recompute: bool = False, first: int = 0
+) -> Flops:
     """Operations of one step, over all devices.
 
     Args:
@@ -80,17 +82,19 @@ def step_flops(shape: ModelShape, streams: Sequence[Stream], rank: int, recomput
         streams: circuit-breaker and retain stream.
         rank: of the adapters, in every block that a stream runs.
         recompute: the adapted forward pass runs twice, as activation checkpointing has it.
+        first: first block with adapters; those below run once.
     """
     again = int(recompute)
     frozen = lora = attention = 0.0
     for stream in streams:
-        blocks = shape.blocks[: stream.blocks]
+        below, blocks = shape.blocks[:first], shape.blocks[first : stream.blocks]
         frozen += stream.tokens * 2 * (3 + again) * sum(block.active for block in blocks)
+        frozen += stream.tokens * 2 * sum(block.active for block in below)
         # forward 2 a parameter; backward 4: the input's gradient and the parameter's own
         lora += stream.tokens * (6 + 2 * again) * sum(block.active_lora(rank) for block in blocks)
         # forward: two products of 2·T²·width, half of it masked; backward twice as much
-        forward = stream.sequences * len(blocks) * 2 * stream.mean_square * shape.query_width
-        attention += (1 + 1 + 2 + again) * forward
+        forward = stream.sequences * 2 * stream.mean_square * shape.query_width
+        attention += (len(blocks) * (1 + 1 + 2 + again) + len(below)) * forward
     return Flops(frozen, lora, attention)
 
 
@@ -105,6 +109,7 @@ class Layout:
         micro_batch: sequences that pass through the model at once.
         devices: how many share the sequences of a step.
         strategy: what they share besides.
+        first: first block with adapters.
     """
 
     rank: int
@@ -113,6 +118,7 @@ class Layout:
     micro_batch: int
     devices: int = 1
     strategy: Strategy = "ddp"
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,7 @@ def step_memory(
         recompute: keep the blocks' inputs alone and run a block again for its backward pass.
     """
     trained = shape.lora(layout.rank, max(stream.blocks for stream in streams))
+    trained -= shape.lora(layout.rank, layout.first)
     share = layout.devices if layout.strategy == "fsdp2" else 1
     blocks = sum(block.parameters for block in shape.blocks)
     gathered = 2 * max(block.parameters for block in shape.blocks) if share > 1 else 0
@@ -177,7 +184,7 @@ def _micro_batch(shape: ModelShape, stream: Stream, layout: Layout, recompute: b
     sequences = min(layout.micro_batch, math.ceil(stream.sequences / layout.devices))
     tokens = sequences * stream.longest
     states = tokens * stream.states * shape.hidden
-    blocks = shape.blocks[: stream.blocks]
+    blocks = shape.blocks[layout.first : stream.blocks]
     each = [block_activations(shape, block, layout, stream.longest) * tokens for block in blocks]
     merged = [block.experts * layout.state_bytes for block in blocks]
     if recompute:

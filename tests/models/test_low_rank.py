@@ -1,0 +1,87 @@
+"""The lean forward of adapters is PEFT's own, and its dropout is drawn the same way twice."""
+
+import pytest
+import torch
+
+from rerouting.models.config import LoraConfig
+from rerouting.models.lora import adapter_parameters, add_lora, train_adapters
+from rerouting.models.low_rank import lean_adapters
+from tests.models.tiny import FAMILIES
+
+IDS = torch.arange(3, 15)[None]
+
+
+def adapted(family="llama", dropout=0.0):
+    return add_lora(
+        FAMILIES[family](), LoraConfig(rank=4, alpha=8.0, dropout=dropout, init_b_std=0.1), 1, seed=0
+    )
+
+
+def gradients(model):
+    model.zero_grad()
+    output = model(input_ids=IDS).logits
+    output.square().mean().backward()
+    return output, {name: item.grad for name, item in adapter_parameters(model).items()}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_output_and_gradients_are_pefts(family):
+    model = adapted(family)
+    expected, theirs = gradients(model)
+    with lean_adapters(model) as count:
+        output, ours = gradients(model)
+    assert count == (0 if family == "gpt2" else 14)  # GPT-2 has Conv1D, and goes on with PEFT's
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradients(model)[0], expected)
+
+
+def test_without_adapters_it_is_the_base_model():
+    model = adapted()
+    plain = FAMILIES["llama"]()(input_ids=IDS).logits
+    with lean_adapters(model), model.disable_adapter(), torch.no_grad():
+        assert torch.equal(model(input_ids=IDS).logits, plain)
+
+
+def test_dropout_has_the_right_share_and_the_gradient_of_its_own_draw():
+    model = adapted(dropout=0.5)
+    layer = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj")
+    x = torch.randn(40, layer.in_features, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layer.double()
+    train_adapters(model, True)
+    with lean_adapters(model):
+        means = torch.stack([layer(x) for _ in range(600)]).mean(0)
+        torch.manual_seed(3)
+        x.requires_grad_(True)
+        layer(x).sum().backward()
+        with torch.no_grad():
+            values = []
+            for shift in (1e-6, -1e-6):
+                moved = x.detach().clone()
+                moved[7, 5] += shift
+                torch.manual_seed(3)
+                values.append(layer(moved).sum())
+    assert x.grad[7, 5].item() == pytest.approx(((values[0] - values[1]) / 2e-6).item(), rel=1e-4)
+    train_adapters(model, False)
+    whole = layer(x.detach())
+    update = (whole - layer.base_layer(x.detach())).norm()
+    assert (means - whole).norm() < 0.15 * update, "on average the update is that without dropout"
+
+
+def test_bfloat16_activations_are_never_copied_to_float32():
+    model = adapted()
+    base = model.get_base_model().bfloat16()
+    for item in adapter_parameters(model).values():
+        item.data = item.data.float()
+    kept = []
+
+    def watch(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with lean_adapters(model), torch.autograd.graph.saved_tensors_hooks(watch, lambda tensor: tensor):
+        layer = base.model.layers[0].mlp.up_proj
+        y = layer(torch.randn(6, layer.in_features, dtype=torch.bfloat16, requires_grad=True))
+    assert y.dtype is torch.bfloat16
+    assert not [one for one in kept if one.dtype is torch.float32 and one.shape[0] == 6]

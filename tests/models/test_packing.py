@@ -1,0 +1,98 @@
+"""Packed sequences give what each gives alone, in every family; where a family cannot be packed, it is said why."""
+
+import pytest
+import torch
+
+from rerouting.models import packing
+from rerouting.models.packing import Layout, register
+from rerouting.models.trunk import Trunk
+from tests.models.tiny import FAMILIES, HIDDEN
+
+CPU = torch.device("cpu")
+LENGTHS = (11, 7, 7, 3, 1)
+
+
+def sequences(lengths=LENGTHS):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(3, 100, (length,), generator=generator).tolist() for length in lengths]
+
+
+def packed_states(trunk, rows, layers):
+    ids = torch.tensor([[token for row in rows for token in row]])
+    return trunk(ids, None, layers, packed=Layout.of([len(row) for row in rows]))
+
+
+def alone(trunk, row, layer):
+    ids = torch.tensor([row])
+    return trunk(ids, torch.ones_like(ids), [layer])[layer][0]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_packed_equals_alone(family):
+    """The sliding windows of these models are 4 tokens: a border or window that is missed shows."""
+    model = FAMILIES[family]()
+    rows = sequences()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = [alone(Trunk(model, 3), row, 3) for row in rows]
+        model.set_attn_implementation(register(CPU))
+        trunk = Trunk(model, 3)
+        assert trunk.packs(rows) == ""
+        states = packed_states(trunk, rows, [0, 3])
+    assert states[3].shape == states[0].shape == (1, sum(LENGTHS), HIDDEN)
+    for ours, theirs in zip(states[3][0].split(LENGTHS), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text" if "gemma3_text" in FAMILIES else "mistral"])
+@pytest.mark.parametrize("block", [4, 256])
+def test_gradients_are_those_of_each_sequence_alone(family, block, monkeypatch):
+    monkeypatch.setattr(packing, "BLOCK", block)
+    gradients = []
+    for together in (True, False):
+        model = FAMILIES[family]()
+        model.set_attn_implementation(register(CPU))
+        weight = model.get_submodule("model.layers.0.self_attn.k_proj").weight.requires_grad_(True)
+        trunk, rows = Trunk(model, 2), sequences()
+        if together:
+            packed_states(trunk, rows, [2])[2].square().sum().backward()
+        else:
+            for row in rows:
+                alone(trunk, row, 2).square().sum().backward()
+        gradients.append(weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_share_a_product_as_long_as_little_is_wasted(monkeypatch):
+    monkeypatch.setattr(packing, "SLACK", 100)
+    assert Layout.of([50, 50, 49, 20, 3]).groups == (3, 1, 1)
+    monkeypatch.setattr(packing, "SLACK", 0)
+    assert Layout.of([5, 5, 4]).groups == (2, 1)
+
+
+def test_a_layout_by_hand():
+    layout = Layout.of([3, 1, 2])
+    assert layout.positions.tolist() == [[0, 1, 2, 0, 0, 1]]
+    assert layout.offsets.tolist() == [0, 3, 4, 6] and layout.offsets.dtype is torch.int32
+    assert layout.longest == 3
+
+
+def test_models_that_cannot_be_packed_say_why():
+    model = FAMILIES["llama"]()  # with eager attention
+    assert "set model.attention to auto" in Trunk(model, 2).packs(sequences())
+
+    model.set_attn_implementation(register(CPU))
+    block = model.model.layers[0]
+    plain = block.forward
+
+    def remembers(hidden_states, *args, **kwargs):  # as a recurrent state does
+        return plain(hidden_states + hidden_states.cumsum(dim=1).roll(1, 1), *args, **kwargs)
+
+    block.forward = remembers
+    assert "differ by" in Trunk(model, 2).packs(sequences())
+
+    def refuses(*args, **kwargs):
+        raise TypeError("unexpected keyword argument 'packed'")
+
+    block.forward = refuses
+    assert "unexpected keyword" in Trunk(model, 2).packs(sequences())
