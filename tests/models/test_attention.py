@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rerouting.models.attention import NAME, grouped_attention, register
+from rerouting.models.attention import grouped_attention
+from rerouting.models.packing import GROUPED, register
 from tests.models.tiny import FAMILIES
 
 
@@ -28,16 +29,16 @@ def test_equals_eager_attention(family):
         with torch.no_grad():
             model.set_attn_implementation("eager")
             eager = model(input_ids=ids, attention_mask=mask).logits
-            model.set_attn_implementation(register())
+            model.set_attn_implementation(register(torch.device("cpu")))
             grouped = model(input_ids=ids, attention_mask=mask).logits
         real = mask.bool()
         torch.testing.assert_close(grouped[real], eager[real], rtol=1e-4, atol=1e-4)
-    assert NAME in str(model.config._attn_implementation)
+    assert GROUPED in str(model.config._attn_implementation)
 
 
 def test_gradients_equal_eager_attentions():
     gradients = []
-    for name in ("eager", register()):
+    for name in ("eager", register(torch.device("cpu"))):
         model = FAMILIES["llama"]()
         model.set_attn_implementation(name)
         model.requires_grad_(True)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from rerouting.core.errors import UserError
-from rerouting.models import attention, gguf_cache, hardware, loading
+from rerouting.models import gguf_cache, hardware, loading, packing
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import check_finite, embedded_file, load, require_chat_template
 from tests.models.tiny import FAMILIES
@@ -41,7 +41,7 @@ def test_folder(folder):
     assert loaded.base_model_path == folder.resolve()
     assert loaded.dtype == torch.float32 and loaded.device.type == "cpu"
     assert not loaded.model.training and not any(item.requires_grad for item in loaded.model.parameters())
-    assert loaded.model.config._attn_implementation == attention.NAME
+    assert loaded.model.config._attn_implementation == packing.GROUPED
     assert loaded.tokenizer.pad_token == "</s>" and loaded.tokenizer.padding_side == "right"
     assert torch.equal(loaded.model.lm_head.weight, FAMILIES["llama"]().lm_head.weight)
 
@@ -139,8 +139,8 @@ def test_devices_and_dtypes(monkeypatch):
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(hardware, "cpu_has_bf16", lambda native=native: native)
         assert hardware.pick_dtype("auto", cpu) == expected
-    assert hardware.pick_attention("auto", cpu) == attention.NAME
-    assert hardware.pick_attention("auto", torch.device("cuda")) == "sdpa"
+    assert hardware.pick_attention("auto", cpu) == packing.GROUPED
+    assert hardware.pick_attention("auto", torch.device("cuda")) == packing.VARLEN
     assert hardware.pick_attention("sdpa", cpu) == "sdpa"
 
 

@@ -5,6 +5,7 @@ stacks every hidden state that transformers returns (the last one after the fina
 """
 
 import copy
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from rerouting.core.recipes import recipe_path
 from rerouting.data.formatting import Example
 from rerouting.models.config import LoraConfig
 from rerouting.models.lora import adapter_parameters, add_lora
+from rerouting.models.low_rank import lean_adapters
+from rerouting.models.packing import register
+from rerouting.models.rms_norm import lean_norms
 from rerouting.models.trunk import Trunk
 from rerouting.training.config import RunConfig
 from rerouting.training.objective import Objective
@@ -73,7 +77,8 @@ def plain_losses(model, targets):
 
 @pytest.mark.parametrize("recipe", ["llama-3-8b", "mistral-7b"])
 @pytest.mark.parametrize(("targets", "blocks"), [((1,), 2), ((1, 2), 3)])
-def test_paper_mode_is_algorithm_1(recipe, targets, blocks):
+@pytest.mark.parametrize("lean", [False, True], ids=["padded", "packed and lean"])
+def test_paper_mode_is_algorithm_1(recipe, targets, blocks, lean):
     config = load_config(RunConfig, Path(recipe_path(recipe)))
     config.losses.target_layers = targets
     family = "llama" if "llama" in recipe else "mistral"
@@ -92,9 +97,16 @@ def test_paper_mode_is_algorithm_1(recipe, targets, blocks):
         pad_id=PAD,
         padded_length=PROMPT + RESPONSE,
         micro_batch=3,
+        packed=lean,
     )
-    harmful = objective.reroute(HARMFUL, reroute_weight, 0, lambda value: value.backward())
-    retain = objective.retain(RETAIN, retain_weight, lambda value: value.backward())
+    with ExitStack() as stack:
+        if lean:
+            model.set_attn_implementation(register(torch.device("cpu")))
+            assert stack.enter_context(lean_adapters(model)) == 7 * blocks
+            assert stack.enter_context(lean_norms(model)) == 2 * len(base.model.layers) + 1
+        harmful = objective.reroute(HARMFUL, reroute_weight, 0, lambda value: value.backward())
+        retain = objective.retain(RETAIN, retain_weight, lambda value: value.backward())
+    model.set_attn_implementation("eager")
     ours = {name: item.grad.clone() for name, item in adapter_parameters(model).items()}
 
     model.zero_grad()

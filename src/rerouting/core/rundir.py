@@ -22,10 +22,9 @@ class RunDir:
     `RunDir.create(path)` starts or goes on, `RunDir.open(path)` wants one that exists; both work in `with`.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Take the lock of an existing folder; `create` and `open` check the folder first."""
-        self.path = path
-        self._lock = hold(path)
+    def __init__(self, path: Path, lock: IO[str] | None = None) -> None:
+        """`create` and `open` check the folder and take its lock; `of_another_process` does neither."""
+        self.path, self._lock = path, lock
 
     @classmethod
     def create(cls, path: Path | str) -> RunDir:
@@ -48,7 +47,12 @@ class RunDir:
             raise UserError(
                 f"cannot make the folder {path}: {error.strerror}", "name another folder"
             ) from error
-        return cls(path)
+        return cls(path, hold(path))
+
+    @classmethod
+    def of_another_process(cls, path: Path | str) -> RunDir:
+        """The run directory that the main process of this same run holds: to read from."""
+        return cls(Path(path))
 
     @classmethod
     def open(cls, path: Path | str) -> RunDir:
@@ -61,11 +65,12 @@ class RunDir:
         if not is_run(path):
             missing = "is not a run directory" if path.exists() else "does not exist"
             raise UserError(f"{path} {missing}", "a run directory is what `rerouting train` leaves")
-        return cls(path)
+        return cls(path, hold(path))
 
     def close(self) -> None:
         """Let other processes work on it."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> RunDir:
         return self

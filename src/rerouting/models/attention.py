@@ -11,12 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask
 
 from rerouting.core.errors import UserError
-
-NAME = "rerouting_grouped"
 
 
 def grouped_attention(
@@ -67,10 +63,3 @@ def grouped_attention(
         weights.view(batch * groups, -1, seen), value.reshape(batch * groups, seen, value.shape[-1])
     )
     return mixed.view(batch, heads, length, -1).transpose(1, 2).contiguous(), None
-
-
-def register() -> str:
-    """Make it known to transformers; returns the name for `attn_implementation`."""
-    AttentionInterface.register(NAME, grouped_attention)
-    AttentionMaskInterface.register(NAME, eager_mask)
-    return NAME

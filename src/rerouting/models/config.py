@@ -20,7 +20,7 @@ class ModelConfig:
     """Number format of the weights; auto: bfloat16 where the machine multiplies it natively, else float32."""
 
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """Attention implementation; auto: our grouped eager one on a CPU (attention.py), sdpa on a GPU."""
+    """Attention implementation; auto: our own (models/packing.py), the only one with which training packs sequences."""
 
     blocks: str | None = None
     """Dotted path of the decoder's block list (model.layers), for models where it cannot be found alone."""

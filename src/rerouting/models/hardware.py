@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
+import time
 
 import torch
 
 from rerouting.core.errors import UserError
-from rerouting.models.attention import register
+from rerouting.models.packing import register
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -62,7 +64,47 @@ def cpu_has_bf16() -> bool:
 
 
 def pick_attention(wanted: str, device: torch.device) -> str:
-    """Resolve the attention implementation; `auto` is our grouped eager attention on a CPU, sdpa elsewhere."""
-    if wanted != "auto":
-        return wanted
-    return register() if device.type == "cpu" else "sdpa"
+    """Resolve the attention implementation; `auto` is the one of `models.packing` that suits the device."""
+    return register(device) if wanted == "auto" else wanted
+
+
+LARGEST_PRODUCT = 8192
+"""Rows of the largest matrix that the rate is measured with."""
+
+
+def measured_rate(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """TFLOP/s of a square matrix product: the median of as many as fit into the time, at least five.
+
+    The matrices grow until one product takes a fiftieth of the time, so that a fast device is kept busy.
+
+    Args:
+        device: where it is measured.
+        dtype: number format of both factors.
+        seconds: time to spend, about.
+    """
+    size = 128
+    while True:
+        left = torch.randn(size, size, device=device).to(dtype)
+        right = torch.randn(size, size, device=device).to(dtype)
+        _seconds_of(left, right, device)  # the first one also starts threads and picks kernels
+        took = _seconds_of(left, right, device)
+        if took >= seconds / 50 or size >= LARGEST_PRODUCT:
+            break
+        size *= 2
+    count = max(5, int(seconds / max(took, 1e-6)))
+    median = statistics.median(_seconds_of(left, right, device) for _ in range(min(count, 1000)))
+    return 2 * size**3 / median / 1e12
+
+
+def _seconds_of(left: torch.Tensor, right: torch.Tensor, device: torch.device) -> float:
+    """How long one product takes, from an idle device to an idle device."""
+    _wait(device)
+    began = time.perf_counter()
+    torch.mm(left, right)
+    _wait(device)
+    return max(time.perf_counter() - began, 1e-9)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

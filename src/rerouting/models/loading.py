@@ -82,6 +82,20 @@ def load(config: ModelConfig) -> LoadedModel:
     return LoadedModel(model, tokenizer, _folder(config, source), config.name, dtype, device)
 
 
+def read_config(config: ModelConfig) -> Any:
+    """A model's transformers config, without its weights (a GGUF file is converted first).
+
+    Raises:
+        UserError: no such model, or its config cannot be read.
+    """
+    with quiet():
+        source = _resolve(config.name)
+        try:
+            return transformers.AutoConfig.from_pretrained(source, **_access(config, source))
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+            raise _explained(config, error) from error
+
+
 def pack_head_input(model: nn.Module) -> None:
     """Make the LM head's input contiguous, always.
 
@@ -204,14 +218,19 @@ def _resolve(name: str) -> str:
     return name
 
 
-def _from_pretrained(
-    config: ModelConfig, source: str, dtype: torch.dtype, device: torch.device
-) -> tuple[Any, Any]:
-    common: dict[str, Any] = {
+def _access(config: ModelConfig, source: str) -> dict[str, Any]:
+    """How transformers may reach for the source's files."""
+    return {
         "revision": config.revision,
         "trust_remote_code": config.trust_remote_code,
         "local_files_only": Path(source).is_dir() or not hub_answers(),
     }
+
+
+def _from_pretrained(
+    config: ModelConfig, source: str, dtype: torch.dtype, device: torch.device
+) -> tuple[Any, Any]:
+    common = _access(config, source)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **common)
         model = transformers.AutoModelForCausalLM.from_pretrained(

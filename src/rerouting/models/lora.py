@@ -32,7 +32,9 @@ __all__ = [
     "adapter_copy",
     "adapter_parameters",
     "add_lora",
+    "block_targets",
     "check_trained",
+    "first_adapted",
     "load_adapter",
     "save_adapter",
     "unmoved",
@@ -116,6 +118,12 @@ def train_adapters(model: nn.Module, training: bool) -> None:
             module.lora_dropout.train(training)
 
 
+def first_adapted(model: nn.Module, override: str | None = None) -> int:
+    """Number of decoder blocks below the first one with adapters: those compute the same with them and without."""
+    blocks = decoder_blocks(model, override).blocks
+    return next((at for at, block in enumerate(blocks) if adapter_parameters(block)), 0)
+
+
 def adapter_copy(model: nn.Module) -> dict[str, Tensor]:
     """A copy of every adapter matrix on the CPU, to compare with later."""
     return {name: item.detach().cpu().clone() for name, item in adapter_parameters(model).items()}
@@ -164,17 +172,25 @@ def check_trained(before: Mapping[str, Tensor], model: nn.Module) -> None:
         )
 
 
+def block_targets(block: nn.Module) -> tuple[list[str], list[str]]:
+    """Names, within a decoder block, of what adapters go on: linear modules and stacked expert parameters."""
+    linears, experts = [], []
+    for name, module in block.named_modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            linears.append(name)
+        elif name:
+            stacks = module.named_parameters(recurse=False)
+            experts += [f"{name}.{own}" for own, item in stacks if item.ndim == 3]
+    return linears, experts
+
+
 def _targets(found: BlockList, last_block: int) -> tuple[list[str], list[str]]:
     """Full names of the linear modules and of the stacked expert parameters in the blocks."""
     linears, experts = [], []
     for index in range(last_block + 1):
-        for name, module in found.blocks[index].named_modules():
-            path = f"{found.path}.{index}.{name}"
-            if isinstance(module, (nn.Linear, Conv1D)):
-                linears.append(path)
-            elif name:
-                stacks = module.named_parameters(recurse=False)
-                experts += [f"{path}.{own}" for own, item in stacks if item.ndim == 3]
+        own_linears, own_experts = block_targets(found.blocks[index])
+        linears += [f"{found.path}.{index}.{name}" for name in own_linears]
+        experts += [f"{found.path}.{index}.{name}" for name in own_experts]
     return linears, experts
 
 

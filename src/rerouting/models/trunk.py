@@ -9,7 +9,7 @@ truncated model, whose last hidden state is normed in just this way.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,6 +18,10 @@ from torch import Tensor, nn
 
 from rerouting.core.errors import UserError
 from rerouting.models.layers import block_of_layer, decoder_blocks
+from rerouting.models.packing import GROUPED, VARLEN, Layout
+
+Key = int | str
+Seen = Callable[[Key, Tensor], None]
 
 
 def position_ids_of(attention_mask: Tensor) -> Tensor:
@@ -60,11 +64,24 @@ class Trunk(nn.Module):
         accepted = inspect.signature(self._found.owner.forward).parameters
         self._takes_positions = "position_ids" in accepted
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the frozen weights."""
+        return self._found.owner.get_input_embeddings().weight.dtype  # type: ignore[operator, no-any-return]
+
     @contextmanager
-    def truncated(self) -> Iterator[None]:
-        """Within this context the model has only its first blocks; the full list always comes back."""
+    def truncated(self, below: Tensor | None = None, shared: int = 0) -> Iterator[None]:
+        """Within this context the model has only its first blocks; the full list always comes back.
+
+        Args:
+            below: what the first `shared` blocks put out: they are not run, and this is passed on instead.
+            shared: how many.
+        """
         owner, attribute, full = self._found.owner, self._found.attribute, self._found.blocks
-        setattr(owner, attribute, nn.ModuleList(list(full)[: self.blocks]))
+        blocks = list(full)[: self.blocks]
+        if below is not None and shared:
+            blocks[:shared] = [_Instead(block, below) for block in blocks[:shared]]
+        setattr(owner, attribute, nn.ModuleList(blocks))
         try:
             yield
         finally:
@@ -73,18 +90,26 @@ class Trunk(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None,
         layers: Sequence[int],
         *,
         with_final_norm: bool = False,
-    ) -> dict[int | str, Tensor]:
+        packed: Layout | None = None,
+        seen: Seen | None = None,
+        below: Tensor | None = None,
+        shared: int = 0,
+    ) -> dict[Key, Tensor]:
         """Run the trunk and return the hidden states asked for.
 
         Args:
-            input_ids: (B, T), padded on either side.
-            attention_mask: 1 for real tokens, 0 for padding, (B, T).
+            input_ids: (B, T), padded on either side; (1, N) when packed.
+            attention_mask: 1 for real tokens, 0 for padding, (B, T); None when packed.
             layers: hidden layers to return, each from 0 to `blocks`.
             with_final_norm: also return the final norm of the top layer, under `"norm"`.
+            packed: where the sequences lie in the one row; see `packs`.
+            seen: given each state as soon as it is there, in ascending order; nothing is returned then.
+            below: output of the lowest `shared` blocks on the same input, which are not run again.
+            shared: how many blocks that is.
 
         Returns:
             Hidden states (B, T, D) by layer; values at padding are meaningless.
@@ -92,19 +117,55 @@ class Trunk(nn.Module):
         Raises:
             UserError: a layer is outside of the trunk.
         """
-        states: dict[int | str, Tensor] = {}
+        states: dict[Key, Tensor] = {}
         kwargs: dict[str, Any] = {"use_cache": False}
-        if self._takes_positions:
+        if packed is not None:
+            # a mask of four dimensions is handed on as it is; packed attention does not look at it
+            attention_mask = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=input_ids.device)
+            kwargs |= {"position_ids": packed.positions, "packed": packed}
+        elif self._takes_positions:
+            assert attention_mask is not None
             kwargs["position_ids"] = position_ids_of(attention_mask)
-        with self._captured(layers, states), self.truncated():
+        with self._captured(layers, seen or states.__setitem__), self.truncated(below, shared):
             output = self._found.owner(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         if with_final_norm:
-            states["norm"] = output[0]
+            (seen or states.__setitem__)("norm", output[0])
         return states
 
+    @torch.no_grad()
+    def packs(self, sequences: Sequence[Sequence[int]]) -> str:
+        """Why these sequences cannot be packed with this model; "" if they can.
+
+        They are run packed and one by one. What differs by more than rounding has crossed a border: a family with a
+        recurrent state, say, or with attention of its own.
+        """
+        configs = {
+            id(module.config): module.config for module in self.model.modules() if hasattr(module, "config")
+        }
+        used = {getattr(config, "_attn_implementation", None) for config in configs.values()}
+        if not used & {GROUPED, VARLEN}:
+            return f"its attention is {', '.join(sorted(map(str, used)))}: set model.attention to auto"
+        if not self._takes_positions:
+            return "the family takes no positions"
+        device, top = next(self.parameters()).device, self.blocks
+        ids = torch.tensor([token for sequence in sequences for token in sequence], device=device)
+        layout = Layout.of([len(sequence) for sequence in sequences], device)
+        try:
+            together = self(ids[None], None, [top], packed=layout)[top][0].split(layout.lengths)
+        except (TypeError, RuntimeError, ValueError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        tolerance = 1e-3 if together[0].dtype is torch.float32 else 0.1
+        for sequence, packed in zip(sequences, together, strict=True):
+            row = torch.tensor([list(sequence)], device=device)
+            alone = self(row, torch.ones_like(row), [top])[top][0].float()
+            apart = (packed.float() - alone).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-6)
+            if not apart.median() <= tolerance:
+                return f"states differ by {float(apart.median()):.1%} from those of each sequence alone"
+        return ""
+
     @contextmanager
-    def _captured(self, layers: Sequence[int], states: dict[int | str, Tensor]) -> Iterator[None]:
-        """Hook the blocks so that `states` fills during one forward pass."""
+    def _captured(self, layers: Sequence[int], seen: Seen) -> Iterator[None]:
+        """Hook the blocks so that `seen` is called during one forward pass."""
         with ExitStack() as hooks:
             for layer in layers:
                 if not 0 <= layer <= self.blocks:
@@ -112,19 +173,36 @@ class Trunk(nn.Module):
                         f"hidden layer {layer} is outside of the trunk, which has layers 0 to {self.blocks}",
                         "build the trunk with at least as many blocks as the highest layer",
                     )
-                handle = self._hook(layer, states)
+                handle = self._hook(layer, seen)
                 hooks.callback(handle.remove)
             yield
 
-    def _hook(self, layer: int, states: dict[int | str, Tensor]) -> Any:
+    def _hook(self, layer: int, seen: Seen) -> Any:
         if layer == 0:
 
             def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                states[0] = args[0] if args else kwargs["hidden_states"]
+                seen(0, args[0] if args else kwargs["hidden_states"])
 
             return self._found.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
 
         def after(module: nn.Module, args: Any, output: Any) -> None:
-            states[layer] = output if isinstance(output, torch.Tensor) else output[0]
+            seen(layer, output if isinstance(output, torch.Tensor) else output[0])
 
         return self._found.blocks[block_of_layer(layer)].register_forward_hook(after)
+
+
+class _Instead(nn.Module):
+    """Stands for a block that need not run: passes on what is known to come out of it."""
+
+    def __init__(self, block: nn.Module, output: Tensor) -> None:
+        super().__init__()
+        self.__dict__["block"], self.output = block, output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(
+            self.__dict__["block"], name
+        )  # what the family reads off its blocks, such as their kind
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The known output."""
+        return self.output

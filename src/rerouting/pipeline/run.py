@@ -1,4 +1,7 @@
-"""One run from recipe to summary: prepare, train, merge, evaluate. A stopped run goes on where it stopped."""
+"""One run from recipe to summary: prepare, train, merge, evaluate. A stopped run goes on where it stopped.
+
+Under `accelerate launch` the main process does all of it, and the others come in for the training.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rerouting.core.config import dump_yaml, load_config
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, sha256_file, write_jsonl
 from rerouting.core.manifest import Stages, environment, write_manifest
 from rerouting.core.rundir import RunDir
 from rerouting.data.cache import CompletionCache
+from rerouting.models.config import ModelConfig
 from rerouting.models.digest import weights_digest
 from rerouting.models.gguf_cache import cache_folder
+from rerouting.models.hardware import pick_device, pick_dtype
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import EMBEDDED, LoadedModel, load, require_chat_template
 from rerouting.models.lora import add_lora, save_adapter
@@ -25,7 +32,8 @@ from rerouting.pipeline.prepare import Preparation
 from rerouting.pipeline.readme import run_readme
 from rerouting.pipeline.streams import load_streams, save_streams
 from rerouting.training.config import RunConfig
-from rerouting.training.loop import train
+from rerouting.training.loop import TrainingData, train
+from rerouting.training.processes import Processes
 
 
 @dataclass
@@ -59,15 +67,20 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
         UserError: anything that the user can mend; what was already saved stays.
     """
     blocks = blocks_needed(config)
+    processes = Processes.started(cpu=pick_device(config.model.device).type == "cpu")
+    if not processes.main:
+        _take_part(config, out, blocks, processes)
+        return {}
     with RunDir.create(out) as run:
         claim(run, config)
         if run.readme.exists():
+            processes.agree(False)
             return json.loads(run.summary.read_text()) if run.summary.exists() else {}
         record = Record.open(run)
         with record.stages.stage("load"):
-            base = load(config.model)
+            base = load(_placed(config, processes))
             require_chat_template(base.tokenizer, config.model.name)
-            check_layers(config, base, blocks)
+            check_layers(config, base.model, blocks)
             digest = weights_digest(checkpoint_folder(base))
         record.note(
             base_model_path=str(base.base_model_path),
@@ -76,7 +89,9 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
         )
         cache = CompletionCache(cache_folder() / "completions")
         if not (run.adapter / "adapter_config.json").exists():
-            prepare_and_train(config, run, record, base, digest, cache, blocks)
+            base = prepare_and_train(config, run, record, base, digest, cache, blocks, processes)
+        else:
+            processes.agree(False)
         if not (run.model / "config.json").exists():
             with record.stages.stage("merge"):
                 report = merge_to(
@@ -108,8 +123,9 @@ def prepare_and_train(
     digest: str,
     cache: CompletionCache,
     blocks: int,
-) -> None:
-    """Build the streams, train adapters on `base`, save them and take them off again."""
+    processes: Processes,
+) -> LoadedModel:
+    """Build the streams, train adapters on `base`, save them and take them off again; the base as it was before."""
     with record.stages.stage("prepare"):
         if not run.streams.exists():
             preparation = Preparation(config, base, digest, cache)
@@ -119,23 +135,59 @@ def prepare_and_train(
     hashes = {path.stem: sha256_file(path) for path in sorted(run.streams.glob("*.jsonl"))}
     record.note(data=record.facts.get("data", {}) | {"sha256": hashes})
     with record.stages.stage("train"):
-        model = add_lora(base.model, config.lora, blocks - 1, override=config.model.blocks, seed=config.seed)
-        train(
-            model,
-            data,
-            config.losses,
-            config.training,
-            run,
-            blocks=blocks,
-            pad_id=base.tokenizer.pad_token_id,
-            padded_length=config.data.max_retain or 1024,
-            seed=config.seed,
-            override=config.model.blocks,
-        )
+        processes.agree(True)
+        model = _trained(config, run, base, data, blocks, processes)
         on_hub = not (Path(config.model.name).exists() or config.model.name in EMBEDDED)
         save_adapter(model, run.adapter, base_model=config.model.name if on_hub else base.base_model_path)
-        model.unload()
+        if _shards(config, processes):
+            del model
+            base = load(config.model)
+        else:
+            model.unload()
     record.note()
+    return base
+
+
+def _take_part(config: RunConfig, out: Path, blocks: int, processes: Processes) -> None:
+    """What a process other than the main one does: train with it, if there is anything to train."""
+    base = load(_placed(config, processes))
+    if processes.agree(False):
+        run = RunDir.of_another_process(out)
+        _trained(config, run, base, load_streams(run.streams), blocks, processes)
+
+
+def _trained(
+    config: RunConfig, run: RunDir, base: LoadedModel, data: TrainingData, blocks: int, processes: Processes
+) -> Any:
+    """The base model with trained adapters."""
+    model = add_lora(base.model, config.lora, blocks - 1, override=config.model.blocks, seed=config.seed)
+    train(
+        model,
+        data,
+        config.losses,
+        config.training,
+        run,
+        blocks=blocks,
+        pad_id=base.tokenizer.pad_token_id,
+        padded_length=config.data.max_retain or 1024,
+        seed=config.seed,
+        override=config.model.blocks,
+        processes=processes,
+    )
+    return model
+
+
+def _shards(config: RunConfig, processes: Processes) -> bool:
+    return processes.world > 1 and (config.training.shard or processes.sharded)
+
+
+def _placed(config: RunConfig, processes: Processes) -> ModelConfig:
+    """Where the model is loaded to: the host, if no device is to hold it whole."""
+    if not _shards(config, processes):
+        return config.model
+    dtype = pick_dtype(config.model.dtype, pick_device(config.model.device))
+    name: Any = str(dtype).removeprefix("torch.")
+    return replace(config.model, device="cpu", dtype=name)
 
 
 def checkpoint_folder(base: LoadedModel) -> Path:
@@ -183,13 +235,13 @@ def blocks_needed(config: RunConfig) -> int:
     return blocks
 
 
-def check_layers(config: RunConfig, base: LoadedModel, blocks: int) -> None:
+def check_layers(config: RunConfig, model: nn.Module, blocks: int) -> None:
     """Refuse layers that the model does not have.
 
     Raises:
         UserError: names the layers there are.
     """
-    depth = len(decoder_blocks(base.model, config.model.blocks))
+    depth = len(decoder_blocks(model, config.model.blocks))
     if blocks > depth:
         raise UserError(
             f"{config.model.name} has {depth} decoder blocks, but target layers "
@@ -221,6 +273,6 @@ def _without_batching(config: RunConfig) -> RunConfig:
     """The configuration without what only memory depends on, which may change when it runs out."""
     return replace(
         config,
-        training=replace(config.training, micro_batch=0),
+        training=config.training.what_counts(),
         sampling=replace(config.sampling, token_budget=0),
     )

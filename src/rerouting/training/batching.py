@@ -1,43 +1,86 @@
-"""Examples to padded tensors. Padding never reaches a loss: the losses see selected real tokens only."""
+"""Examples to tensors: packed without padding, or padded. The losses see selected real tokens only, in either case."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from rerouting.data.formatting import Example
+from rerouting.models.packing import Layout
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded sequences: `input_ids`, `attention_mask` (B, T) int64, `selected` (B, T) bool."""
+    """Sequences that pass through the model together.
+
+    Attributes:
+        input_ids: (B, T) int64, padded on the right; packed (1, N).
+        attention_mask: 1 for real tokens, (B, T) int64; None when packed.
+        selected: places of the n tokens that count for the loss in the flattened (B · T), int64 (n,); None for all.
+        tokens: n.
+        layout: borders of the sequences when packed.
+    """
 
     input_ids: Tensor
-    attention_mask: Tensor
-    selected: Tensor
+    attention_mask: Tensor | None
+    selected: Tensor | None
+    tokens: int
+    layout: Layout | None = None
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.selected.to(device))
+    def pick(self, states: Tensor) -> Tensor:
+        """The selected tokens' states: (B, T, D) to (n, D)."""
+        flat = states.flatten(0, 1)
+        return flat if self.selected is None else flat.index_select(0, self.selected)
 
 
-def collate(examples: Sequence[Example], pad_id: int, skip_first_token: bool = False) -> Batch:
-    """Pad to the longest; `selected` marks the tokens that count for the loss."""
-    shape = (len(examples), max(len(example.ids) for example in examples))
-    input_ids = torch.full(shape, pad_id, dtype=torch.long)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    selected = torch.zeros(shape, dtype=torch.bool)
-    for row, example in enumerate(examples):
-        length = len(example.ids)
-        input_ids[row, :length] = torch.tensor(example.ids)
-        attention_mask[row, :length] = 1
-        selected[row, :length] = torch.tensor(example.mask)
-    if skip_first_token:
-        selected[:, 0] = False
-    return Batch(input_ids, attention_mask, selected)
+def collate(
+    examples: Sequence[Example],
+    pad_id: int,
+    skip_first_token: bool = False,
+    packed: bool = False,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """One batch of examples; `selected` are the tokens that count for the loss.
+
+    Args:
+        examples: longest first, when packed.
+        pad_id: token that fills a padded batch.
+        skip_first_token: the first of every sequence does not count.
+        packed: one behind the other, instead of padded to the longest.
+        device: where the tensors go; the borders of packed sequences are also kept on the host.
+    """
+    width = max(len(example.ids) for example in examples)
+    rows = [list(example.ids) for example in examples]
+    masks = [_mask(example, skip_first_token) for example in examples]
+    real = None
+    if packed:
+        ids, flags = [[*chain.from_iterable(rows)]], [[*chain.from_iterable(masks)]]
+    else:
+        ids = [row + [pad_id] * (width - len(row)) for row in rows]
+        flags = [mask + [False] * (width - len(mask)) for mask in masks]
+        real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(device)
+    selected = torch.tensor(flags).flatten().nonzero().flatten()
+    everything = len(selected) == len(flags) * len(flags[0])
+    return Batch(
+        torch.tensor(ids).to(device),
+        real,
+        None if everything else selected.to(device),
+        len(selected),
+        Layout.of([len(row) for row in rows], device) if packed else None,
+    )
+
+
+def counted(examples: Sequence[Example], skip_first_token: bool = False) -> int:
+    """How many of their tokens count for the loss."""
+    return sum(sum(_mask(example, skip_first_token)) for example in examples)
+
+
+def _mask(example: Example, skip_first_token: bool) -> list[bool]:
+    return [flag and not (skip_first_token and at == 0) for at, flag in enumerate(example.mask)]
 
 
 def micro_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rerouting.core.finder import Component
@@ -42,6 +42,15 @@ class OptimConfig:
     """Retain sequences in one step; null for as many (the paper)."""
     micro_batch: int = 8
     """Sequences that pass through the model at once: memory depends on it, the losses do not (dropout's draws do)."""
+    pack: bool = True
+    """Sequences one behind the other instead of padded, where the model's family allows it (which is tried first)."""
+    recompute: bool = False
+    """Run blocks again in the backward pass instead of keeping what they computed: less memory, a third more time.
+    Switched on without being asked when a single sequence does not fit."""
+    offload: bool = False
+    """Keep what the backward pass needs in the host's memory: less on the GPU still, and slower."""
+    shard: bool = False
+    """Share out the frozen weights over the processes (FSDP2), as `accelerate launch --use_fsdp` also asks for."""
     learning_rate: float = 1e-4
     """AdamW's rate."""
     warmup_steps: int = 0
@@ -64,6 +73,10 @@ class OptimConfig:
     """Stop when held-out benign loss is above the base model's by more than this (nats a token)."""
     max_final_benign_rise: float | None = None
     """The same at the last step alone, for recipes that allow more on the way; null: max_benign_rise."""
+
+    def what_counts(self) -> OptimConfig:
+        """The same without what only memory and speed depend on, which a resumed run may change."""
+        return replace(self, micro_batch=0, pack=True, recompute=False, offload=False, shard=False)
 
 
 @dataclass

@@ -2,21 +2,21 @@
 
 Source: Zou et al. 2024, Algorithm 1, and the authors' trainer (AdamW, constant rate, no warm-up, no weight decay,
 gradients clipped at 1). Deviation: the streams are drawn independently, and each has its own backward pass.
+One process or several run the same code: see `training.processes`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
-from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of, write_jsonl
 from rerouting.core.finder import build
 from rerouting.core.manifest import peak_memory_mib
@@ -28,14 +28,19 @@ from rerouting.models.lora import (
     adapter_copy,
     adapter_parameters,
     check_trained,
+    first_adapted,
     train_adapters,
     without_gradient,
 )
+from rerouting.models.low_rank import lean_adapters
+from rerouting.models.rms_norm import lean_norms
 from rerouting.models.scoring import response_nll
 from rerouting.models.trunk import Trunk
 from rerouting.training import checkpoint, guards
 from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Measures, Objective
+from rerouting.training.processes import Processes
+from rerouting.training.step import Draw, Stepper
 
 
 @dataclass(frozen=True)
@@ -60,92 +65,91 @@ def train(
     padded_length: int,
     seed: int,
     override: str | None = None,
+    processes: Processes | None = None,
 ) -> None:
     """Train the adapters of `model` in place; resumes from the newest checkpoint of `run`.
 
     Args:
-        model: causal language model with LoRA adapters.
+        model: causal language model with LoRA adapters; the same in every process.
         data: the streams.
         losses: objective.
         optim: loop.
-        run: run directory; receives metrics.jsonl and checkpoints.
+        run: run directory; the main process writes metrics.jsonl and checkpoints.
         blocks: blocks that are run: those with adapters.
         pad_id: token that fills a batch.
         padded_length: divisor of the authors' retain loss.
         seed: seed of data order, dropout and random targets.
         override: dotted path of the decoder blocks, when they cannot be found.
+        processes: all that train together; None for this one alone.
 
     Raises:
-        UserError: NaN, adapters that do not move, benign loss that runs away, unusable checkpoint.
+        UserError: NaN, adapters that do not move, benign loss that runs away, unusable checkpoint, no memory.
     """
-    AcceleratorState._reset_state(
-        reset_partial_state=True
-    )  # or a second run in this process keeps the first's
+    processes, retain_size = processes or Processes(), optim.retain_batch_size or optim.batch_size
+    processes.check(batch_size=optim.batch_size, retain_batch_size=retain_size)
     model.eval()
-    precision = "bf16" if next(model.parameters()).dtype is torch.bfloat16 else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=next(model.parameters()).device.type == "cpu")
-    if accelerator.num_processes > 1:
-        raise UserError("training on several processes is not built yet", "start one process")
-    parameters = adapter_parameters(model)
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay
-    )
+    trunk, parameters = Trunk(model, blocks, override), adapter_parameters(model)
     objective = Objective(
-        Trunk(model, blocks, override),
+        trunk,
         losses,
         pad_id=pad_id,
         padded_length=padded_length,
         micro_batch=optim.micro_batch,
+        packed=optim.pack and _packs(trunk, data, processes),
+        shared=first_adapted(model, override),
+    )
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
     )
     schedule = build("losses.schedules", losses.schedule)
     identity = {
-        "configuration": sha256_of([losses, replace(optim, micro_batch=0), seed]),
+        "configuration": sha256_of([losses, optim.what_counts(), seed]),
         "data": _fingerprint(data),
     }
     before = adapter_copy(model)
     done = checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity)
-    _forget_rows_after(run, done)
-    retain_size = optim.retain_batch_size or optim.batch_size
+    if processes.main:
+        _forget_rows_after(run, done)
     silent: set[str] | None = None
-    held_out = _HeldOut(model, objective, data, accelerator, pad_id)
 
-    with bar("training", total=optim.steps, done=done) as progress:
+    with ExitStack() as ways, bar("training", total=optim.steps, done=done) as progress:
+        lean = ways.enter_context(lean_adapters(model))
+        ways.enter_context(lean_norms(model))
+        autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
+        if processes.world > 1 and (optim.shard or processes.sharded):
+            processes.shard(model, override)
+            objective.device = processes.device
+        stepper = Stepper(objective, optim, processes, override, autocast)
+        held_out = _HeldOut(model, objective, data, autocast, pad_id)
         for step in range(done + 1, optim.steps + 1):
             began = time.perf_counter()
-            torch.manual_seed(seed * 1_000_003 + step)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(optim, step)
+            torch.manual_seed(seed * 1_000_003 + step + (processes.rank << 40))
             reroute_weight, retain_weight = schedule(step / optim.steps)
+            draw = Draw(
+                _draw(data.circuit_breaker, optim.batch_size, step, seed),
+                _draw(data.retain, retain_size, step, seed + 1),
+                reroute_weight,
+                retain_weight,
+                seed * 1_000_003 + step,
+            )
             train_adapters(model, True)
-            with accelerator.autocast():
-                rerouted = objective.reroute(
-                    _draw(data.circuit_breaker, optim.batch_size, step, seed),
-                    reroute_weight, seed * 1_000_003 + step, accelerator.backward,
-                )  # fmt: skip
-                retained = objective.retain(
-                    _draw(data.retain, retain_size, step, seed + 1), retain_weight, accelerator.backward
-                )
+            rerouted, retained = stepper.gradients(draw)
+            train_adapters(model, False)
             if step - done <= guards.WATCHED_STEPS:  # reads every gradient: not for the whole run
                 silent = guards.check_gradients(step - done, silent, without_gradient(model))
-            norm = float(
-                torch.nn.utils.clip_grad_norm_(list(parameters.values()), optim.max_grad_norm or math.inf)
-            )
-            guards.check_finite(
-                step, rerouting_loss=rerouted.loss, retain_loss=retained.loss, gradient_norm=norm
-            )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            train_adapters(model, False)
+            guards.check_finite(step, rerouting_loss=rerouted.loss, retain_loss=retained.loss)
+            norm = _update(optimizer, optim, step)
             last = step == optim.steps
-            row = _row(step, reroute_weight, retain_weight, rerouted, retained, losses, norm, began)
+            row = _row(step, draw, rerouted, retained, losses, norm, began)
             if step == 1 or step % optim.eval_every == 0 or last:
                 row |= held_out.measure()
             if step == 1 or step % optim.log_every == 0 or step % optim.eval_every == 0 or last:
                 guards.check_finite(step, held_out_benign_loss=row.get("benign_loss", 0.0))
-                append_jsonl(run.metrics, row)
+                if processes.main:
+                    append_jsonl(run.metrics, row)
                 final = optim.max_final_benign_rise if last else None
                 guards.check_benign(row, optim.max_benign_rise if final is None else final)
-            if step % optim.save_every == 0 or last:
+            if processes.main and (step % optim.save_every == 0 or last):
                 checkpoint.save(
                     run.checkpoints, step, parameters, optimizer, identity, optim.keep_checkpoints
                 )
@@ -153,6 +157,27 @@ def train(
             cosines = " ".join(f"{value:.2f}" for value in rerouted.mean("cosine"))
             progress.note(f"cosine {cosines}  retain {retained.loss:.3f}")
     check_trained(before, model)
+
+
+def _packs(trunk: Trunk, data: TrainingData, processes: Processes) -> bool:
+    """Whether the model's family can be packed, tried on the longest sequence of the run with another behind it."""
+    ids = sorted((one.ids for one in (*data.circuit_breaker, *data.retain)), key=len)
+    why = trunk.packs([ids[len(ids) // 2], ids[-1]])
+    if why and processes.main:
+        sys.stderr.write(f"sequences are padded, not packed: {why}\n")
+    return not why
+
+
+def _update(optimizer: torch.optim.Optimizer, optim: OptimConfig, step: int) -> float:
+    """Change the adapters by their gradients, which are cleared; their norm before clipping."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(optim, step)
+    parameters = [item for group in optimizer.param_groups for item in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.max_grad_norm or math.inf))
+    guards.check_finite(step, gradient_norm=norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def learning_rate(optim: OptimConfig, step: int) -> float:
@@ -183,8 +208,7 @@ def _forget_rows_after(run: RunDir, step: int) -> None:
 
 def _row(
     step: int,
-    reroute_weight: float,
-    retain_weight: float,
+    draw: Draw,
     rerouted: Measures,
     retained: Measures,
     losses: LossConfig,
@@ -197,14 +221,15 @@ def _row(
         "step": step,
         "reroute_loss": rerouted.loss,
         "retain_loss": retained.loss,
-        "reroute_coefficient": reroute_weight,
-        "retain_coefficient": retain_weight,
+        "reroute_coefficient": draw.reroute_weight,
+        "retain_coefficient": draw.retain_weight,
         "cosine": dict(zip(layers, rerouted.mean("cosine"), strict=True)),
         "norm": dict(zip(layers, rerouted.mean("norm"), strict=True)),
         "retain_distance": sum(retained.mean("distance")) / len(retained.mean("distance")),
         "retain_relative": sum(retained.mean("relative")) / len(retained.mean("relative")),
         "gradient_norm": norm,
-        "tokens_per_second": (rerouted.tokens + retained.tokens) / seconds,
+        "tokens_per_second": (rerouted.passed + retained.passed) / seconds,
+        "padding": (rerouted.padding + retained.padding) / (rerouted.passed + retained.passed),
         "seconds": seconds,
         "peak_memory_mib": peak_memory_mib(),
     }
@@ -217,14 +242,15 @@ class _HeldOut:
     model: Any
     objective: Objective
     data: TrainingData
-    accelerator: Accelerator
+    autocast: bool
     pad_id: int
     base: float | None = None
 
     @torch.no_grad()
     def measure(self) -> dict[str, Any]:
         row: dict[str, Any] = {}
-        with self.accelerator.autocast():
+        device = self.objective.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             if self.data.held_out_harmful:
                 measures = self.objective.reroute(self.data.held_out_harmful, 1.0, 0, None)
                 layers = [str(layer) for layer in self.objective.config.target_layers]

@@ -1,7 +1,9 @@
 """Both losses of Representation Rerouting on one step's examples, each with its own backward passes.
 
-Source: Zou et al. 2024, Algorithm 1. The reference model is the same model with its adapters disabled. Sums over
-micro-batches are divided by the counts of the whole batch, so that 1×8 accumulation equals 8×1.
+Source: Zou et al. 2024, Algorithm 1. The reference model is the same model with its adapters disabled; blocks below the
+first adapter run once for both. Sums over micro-batches are divided by the counts of the whole batch, so that 1×8
+accumulation equals 8×1, and so do two processes with half of the batch each. The retain loss is taken layer by layer as
+the adapted pass goes up, and each reference state gives way to the gradient that it causes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor
 from rerouting.core.finder import build
 from rerouting.data.formatting import Example
 from rerouting.losses.geometry import cosine
-from rerouting.models.trunk import Trunk
+from rerouting.models.trunk import Key, Trunk
 from rerouting.training.batching import Batch, collate, micro_batches
 from rerouting.training.config import LossConfig
 
@@ -25,16 +27,48 @@ Backward = Callable[[Tensor], None]
 
 @dataclass
 class Measures:
-    """Sums over the tokens of one step; `mean` turns them into what is logged."""
+    """Sums over the tokens of one step; `mean` turns them into what is logged. They stay on the device until asked for.
+
+    Attributes:
+        tokens: selected tokens, which the losses see.
+        passed: real tokens that went through the trunk.
+        padding: positions of padding that went with them.
+        total: the loss, a sum over micro-batches.
+        sums: per-layer sums (L,) by name.
+    """
 
     tokens: int = 0
-    loss: float = 0.0
+    passed: int = 0
+    padding: int = 0
+    total: Tensor | float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """The loss of the whole batch."""
+        return float(self.total)
 
     def add(self, name: str, per_token: Tensor) -> None:
         """Add (L, N) values, kept per layer."""
-        total = per_token.detach().sum(dim=-1).double().cpu()
+        total = per_token.detach().sum(dim=-1, dtype=torch.float32)
         self.sums[name] = self.sums[name] + total if name in self.sums else total
+
+    def settled(self, add_up: Callable[[Tensor], None]) -> Measures:
+        """The same over all processes and on the host, in one message and one wait for the device.
+
+        Args:
+            add_up: replaces a tensor by its sum over all processes.
+        """
+        device = next(iter(self.sums.values())).device
+        counts = torch.tensor([self.tokens, self.passed, self.padding], dtype=torch.float32, device=device)
+        flat = torch.cat([counts, torch.as_tensor(self.total, device=device)[None], *self.sums.values()])
+        add_up(flat)
+        sizes = [len(one) for one in self.sums.values()]
+        head, *sums = torch.split(flat.cpu(), [4, *sizes])
+        tokens, passed, padding, total = head.tolist()
+        return Measures(
+            int(tokens), int(passed), int(padding), total, dict(zip(self.sums, sums, strict=True))
+        )
 
     def mean(self, name: str) -> list[float]:
         """Mean over tokens for each layer."""
@@ -50,80 +84,198 @@ class Objective:
         pad_id: token that fills a batch.
         padded_length: length to which the authors' code would pad (divisor of `over: padded`).
         micro_batch: sequences in one forward pass.
+        packed: sequences one behind the other instead of padded; see `Trunk.packs`.
+        shared: blocks below the first adapter.
     """
 
     def __init__(
-        self, trunk: Trunk, config: LossConfig, *, pad_id: int, padded_length: int, micro_batch: int
+        self,
+        trunk: Trunk,
+        config: LossConfig,
+        *,
+        pad_id: int,
+        padded_length: int,
+        micro_batch: int,
+        packed: bool = False,
+        shared: int = 0,
     ) -> None:
         self.trunk, self.config, self.pad_id = trunk, config, pad_id
         self.model: Any = trunk.model
         self.padded_length, self.micro_batch = padded_length, micro_batch
+        self.packed, self.shared = packed, shared
+        self.device = next(trunk.parameters()).device
         self.reroute_loss = build("losses.reroute", config.reroute)
         self.retain_loss = build("losses.retain", config.retain)
         # transformers' last hidden state is the normed one: the plain output of the top block is not among them
         everything = tuple(range(trunk.blocks + 1 - int(config.final_norm)))
         self.retain_layers = everything if config.retain_layers == "all" else config.target_layers
 
-    def states(
-        self, batch: Batch, layers: Sequence[int], *, adapted: bool, final_norm: bool = False
-    ) -> Tensor:
-        """Hidden states (L, N, D) of the selected tokens; without adapters also without gradient."""
-        inputs = (batch.input_ids, batch.attention_mask, layers)
-        if adapted:
-            captured = self.trunk(*inputs, with_final_norm=final_norm)
-        else:
-            with torch.no_grad(), self.model.disable_adapter():
-                captured = self.trunk(*inputs, with_final_norm=final_norm)
-        keys: list[int | str] = [*layers, *(["norm"] if final_norm else [])]
-        return torch.stack([captured[key][batch.selected] for key in keys])
-
-    def batches(self, examples: Sequence[Example]) -> tuple[list[Batch], int]:
-        """Micro-batches on the trunk's device and the number of selected tokens in all of them."""
-        groups = micro_batches(examples, self.micro_batch)
-        batches = [collate(group, self.pad_id, self.config.skip_first_token) for group in groups]
-        device = next(self.trunk.parameters()).device
-        return [batch.to(device) for batch in batches], sum(int(batch.selected.sum()) for batch in batches)
-
     def reroute(
-        self, examples: Sequence[Example], coefficient: float, seed: int, backward: Backward | None
+        self,
+        examples: Sequence[Example],
+        coefficient: float,
+        seed: int,
+        backward: Backward | None,
+        count: int | None = None,
     ) -> Measures:
-        """Rerouting loss on circuit-breaker examples; gradients are added by `backward`, or none if it is None."""
+        """Rerouting loss on circuit-breaker examples.
+
+        Args:
+            examples: of this step, or this process's share of them.
+            coefficient: weight of the loss in the gradient.
+            seed: of losses that draw.
+            backward: adds the gradients; None for none.
+            count: selected tokens of the whole step, where the examples are but a share of it.
+        """
         layers = self.config.target_layers
-        batches, tokens = self.batches(examples)
-        measures = Measures(tokens=tokens)
+        batches, measures = self._batches(examples)
+        scale = 1 / (len(layers) * max(count or measures.tokens, 1))
         for batch in batches:
-            reference = self.states(batch, layers, adapted=False)
-            adapted = self.states(batch, layers, adapted=True)
-            generator = torch.Generator().manual_seed(seed)
-            loss = self.reroute_loss(adapted, reference, generator).sum() / (len(layers) * max(tokens, 1))
+            reference, below = self._reference(batch, layers)
+            adapted = self._adapted(batch, layers, below)
+            new, old = (
+                torch.stack([adapted[key] for key in layers]),
+                torch.stack([reference[key] for key in layers]),
+            )
+            del adapted, reference
+            loss = self.reroute_loss(new, old, torch.Generator().manual_seed(seed)).sum() * scale
             if backward is not None:
                 backward(coefficient * loss)
-            measures.loss += loss.item()
+            measures.total = measures.total + loss.detach()
             with torch.no_grad():
-                measures.add("cosine", cosine(adapted, reference))
-                measures.add("norm", adapted.float().norm(dim=-1))
+                measures.add("cosine", cosine(new, old))
+                measures.add("norm", new.float().norm(dim=-1))
         return measures
 
-    def retain(self, examples: Sequence[Example], coefficient: float, backward: Backward | None) -> Measures:
-        """Retain loss on retain examples; gradients are added by `backward`, or none if it is None."""
+    def retain(
+        self,
+        examples: Sequence[Example],
+        coefficient: float,
+        backward: Backward | None,
+        count: int | None = None,
+        sequences: int | None = None,
+    ) -> Measures:
+        """Retain loss on retain examples; arguments as in `reroute`, and `sequences` as `count`."""
         final_norm = self.config.final_norm
-        batches, tokens = self.batches(examples)
-        count = (
-            self.padded_length * len(examples)
-            if getattr(self.retain_loss, "over", "real") == "padded"
-            else max(tokens, 1)
+        batches, measures = self._batches(examples)
+        padded = getattr(self.retain_loss, "over", "real") == "padded"
+        divisor = (
+            self.padded_length * (sequences or len(examples)) if padded else max(count or measures.tokens, 1)
         )
-        layers = len(self.retain_layers) + int(final_norm)
-        measures = Measures(tokens=tokens)
+        keys: list[Key] = [*self.retain_layers, *(["norm"] if final_norm else [])]
+        scale = 1 / (len(keys) * divisor)
         for batch in batches:
-            reference = self.states(batch, self.retain_layers, adapted=False, final_norm=final_norm)
-            adapted = self.states(batch, self.retain_layers, adapted=True, final_norm=final_norm)
-            loss = self.retain_loss(adapted, reference).sum() / (layers * count)
+            reference, below = self._reference(batch, self.retain_layers, final_norm)
+            layerwise = _Layerwise(self, batch, reference, scale, backward is not None)
+            self._run(batch, self._above(self.retain_layers), final_norm, seen=layerwise, below=below)
+            loss = torch.stack(layerwise.losses).sum()
             if backward is not None:
                 backward(coefficient * loss)
-            measures.loss += loss.item()
-            with torch.no_grad():
-                distance = (adapted.float() - reference.float()).norm(dim=-1)
-                measures.add("distance", distance)
-                measures.add("relative", distance / reference.float().norm(dim=-1).clamp_min(1e-6))
+            measures.total = measures.total + loss.detach()
+            zero = [torch.zeros((), device=loss.device)] * (len(keys) - len(layerwise.losses))
+            for name, per_layer in layerwise.sums.items():
+                measures.add(name, torch.stack([*zero, *per_layer])[:, None])
         return measures
+
+    def _batches(self, examples: Sequence[Example]) -> tuple[list[Batch], Measures]:
+        """Micro-batches on the trunk's device, and what they hold."""
+        skip, groups = self.config.skip_first_token, micro_batches(examples, self.micro_batch)
+        batches = [collate(group, self.pad_id, skip, self.packed, self.device) for group in groups]
+        real = sum(len(example.ids) for example in examples)
+        positions = sum(batch.input_ids.numel() for batch in batches)
+        return batches, Measures(sum(batch.tokens for batch in batches), real, positions - real)
+
+    def _above(self, layers: Sequence[int]) -> list[int]:
+        """Layers that adapters can change."""
+        return [layer for layer in layers if layer > self.shared] if self.shared else list(layers)
+
+    def _run(
+        self, batch: Batch, layers: Sequence[int], final_norm: bool = False, **more: Any
+    ) -> dict[Key, Tensor]:
+        states: dict[Key, Tensor] = self.trunk(
+            batch.input_ids,
+            batch.attention_mask,
+            layers,
+            with_final_norm=final_norm,
+            packed=batch.layout,
+            shared=self.shared,
+            **more,
+        )
+        return states
+
+    @torch.no_grad()
+    def _reference(
+        self, batch: Batch, layers: Sequence[int], final_norm: bool = False
+    ) -> tuple[dict[Key, Tensor], Tensor | None]:
+        """States (n, D) of the selected tokens without adapters, and all states below the first adapter."""
+        states: dict[Key, Tensor] = {}
+        below: list[Tensor] = []
+
+        def seen(key: Key, state: Tensor) -> None:
+            if key in wanted:
+                states[key] = batch.pick(state)
+            if self.shared and key == self.shared:
+                below.append(state)
+
+        wanted = {*layers, *(["norm"] if final_norm else [])}
+        with self.model.disable_adapter():
+            run = sorted({*layers, self.shared}) if self.shared else layers
+            self._run(batch, run, final_norm, seen=seen)
+        return states, below[0] if below else None
+
+    def _adapted(self, batch: Batch, layers: Sequence[int], below: Tensor | None) -> dict[Key, Tensor]:
+        """States (n, D) of the selected tokens with adapters."""
+        states: dict[Key, Tensor] = {}
+
+        def seen(key: Key, state: Tensor) -> None:
+            states[key] = batch.pick(state)
+
+        self._run(batch, layers, seen=seen, below=below)
+        return states
+
+
+class _Layerwise:
+    """The retain loss of each layer at the moment when the adapted pass reaches it."""
+
+    def __init__(
+        self, objective: Objective, batch: Batch, reference: dict[Key, Tensor], scale: float, training: bool
+    ) -> None:
+        self.loss, self.batch, self.reference = objective.retain_loss, batch, reference
+        self.scale, self.training = scale, training
+        self.losses: list[Tensor] = []
+        self.sums: dict[str, list[Tensor]] = {"distance": [], "relative": []}
+
+    def __call__(self, key: Key, state: Tensor) -> None:
+        old, new = self.reference.pop(key), self.batch.pick(state.detach())
+        with torch.set_grad_enabled(self.training):
+            new.requires_grad_(self.training)
+            loss = self.loss(new[None], old[None]).sum() * self.scale
+        if self.training and loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, new)
+            self.losses.append(_Known.apply(state, loss.detach(), gradient, self.batch.selected))  # type: ignore[no-untyped-call]
+        else:
+            self.losses.append(loss.detach())
+        with torch.no_grad():
+            distance = torch.linalg.vector_norm(new - old, dim=-1, dtype=torch.float32)
+            length = torch.linalg.vector_norm(old, dim=-1, dtype=torch.float32).clamp_min(1e-6)
+            self.sums["distance"].append(distance.sum())
+            self.sums["relative"].append((distance / length).sum())
+
+
+class _Known(torch.autograd.Function):
+    """A loss of states (B, T, D) whose value and gradient (n, D) at the selected tokens are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, state: Tensor, loss: Tensor, gradient: Tensor, selected: Tensor | None) -> Tensor:
+        ctx.save_for_backward(gradient, selected)
+        ctx.shape = state.shape
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, selected = ctx.saved_tensors
+        gradient = gradient * grad.to(gradient.dtype)
+        if selected is not None:
+            whole = gradient.new_zeros(ctx.shape[0] * ctx.shape[1], gradient.shape[1])
+            gradient = whole.index_copy_(0, selected, gradient)
+        return gradient.view(ctx.shape), None, None, None

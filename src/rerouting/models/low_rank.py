@@ -1,0 +1,111 @@
+"""LoRA's product with nothing kept and nothing copied that is not needed: W x + s·B A drop(x).
+
+PEFT's own forward casts every input to the adapters' float32, multiplies by the scale and adds: three copies as
+large as the activations for each linear layer. Here A and B are cast instead (they are small), the update is added
+in place, the frozen weight gets no gradient, and dropout is drawn again from its seed in the backward pass. The
+modules stay PEFT's: names, files and merging are unchanged. Same arithmetic in float32; in bfloat16 both round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import Tensor, nn
+
+
+@contextmanager
+def lean_adapters(model: nn.Module) -> Iterator[int]:
+    """Within this context PEFT's adapters on plain linear layers compute as described above; gives their number.
+
+    Others (Conv1D, expert stacks, quantised layers) go on with PEFT's forward.
+    """
+    found = [module for module in model.modules() if _is_plain(module)]
+    for module in found:
+        module.forward = _Forward(module)
+    try:
+        yield len(found)
+    finally:
+        for module in found:
+            del module.forward
+
+
+def _is_plain(module: Any) -> bool:
+    return (
+        type(module) is LoraLinear
+        and type(module.base_layer) is nn.Linear
+        and len(module.active_adapters) == 1
+        and not module.lora_variant
+    )
+
+
+class _Forward:
+    """The forward of one adapted linear layer."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        (self.name,) = module.active_adapters
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, in) to (…, out)."""
+        module, base = self.module, self.module.base_layer
+        if module.disable_adapters or module.merged:
+            plain: Tensor = base(x)
+            return plain
+        down, up = module.lora_A[self.name].weight, module.lora_B[self.name].weight
+        dropout = module.lora_dropout[self.name]
+        rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+        options = (down, up, module.scaling[self.name], rate)
+        product: Tensor = _LowRank.apply(x, base.weight, base.bias, *options)  # type: ignore[no-untyped-call]
+        return product
+
+
+class _LowRank(torch.autograd.Function):
+    """y = W x + b + s·B A drop(x), with gradients of x, A and B."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        down: Tensor,
+        up: Tensor,
+        scale: float,
+        rate: float,
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        seed = int(torch.randint(1 << 62, ())) if rate > 0 else 0
+        inner = _dropped(flat, rate, seed) @ down.to(x.dtype).t()
+        y = nn.functional.linear(flat, weight, bias).addmm_(inner, up.to(x.dtype).t(), alpha=scale)
+        ctx.save_for_backward(x, weight, down, up, inner)
+        ctx.scale, ctx.rate, ctx.seed = scale, rate, seed
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, down, up, inner = ctx.saved_tensors
+        flat, g = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        d_inner = (g @ up.to(x.dtype)).mul_(ctx.scale)
+        d_up = (inner.t() @ g).t().to(up.dtype).mul_(ctx.scale)
+        d_down = (d_inner.t() @ _dropped(flat, ctx.rate, ctx.seed)).to(down.dtype)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            if ctx.rate > 0:
+                d_x = _dropped(d_inner @ down.to(x.dtype), ctx.rate, ctx.seed).addmm_(g, weight)
+            else:
+                d_x = (g @ weight).addmm_(d_inner, down.to(x.dtype))
+            d_x = d_x.view_as(x)
+        return d_x, None, None, d_down, d_up, None, None
+
+
+def _dropped(x: Tensor, rate: float, seed: int) -> Tensor:
+    """Dropout (N, D) whose draw is a function of the seed and the shape."""
+    if rate == 0:
+        return x
+    generator = torch.Generator(x.device).manual_seed(seed)
+    kept = torch.empty(x.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - rate, generator=generator)
+    return kept.mul_(x).mul_(1 / (1 - rate))

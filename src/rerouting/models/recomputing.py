@@ -1,0 +1,34 @@
+"""Memory against time in a backward pass: blocks computed anew, or what they keep moved to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from rerouting.models.layers import decoder_blocks
+
+
+@contextmanager
+def recomputed(model: nn.Module, override: str | None = None) -> Iterator[None]:
+    """Within this context a block keeps its input alone, and runs again in the backward pass (any family)."""
+    blocks: list[Any] = list(decoder_blocks(model, override).blocks)
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+@contextmanager
+def offloaded(device: torch.device) -> Iterator[None]:
+    """Within this context what the backward pass needs waits in the host's memory."""
+    with torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda"):
+        yield

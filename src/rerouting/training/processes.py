@@ -1,0 +1,138 @@
+"""Several processes on one step, as `accelerate launch` starts them: each takes a share of the examples.
+
+Adapters are small, so every process holds all of them, and their gradients are summed once a step, in one message,
+after both backward passes: the result of DistributedDataParallel without its wrapper, or a message for every
+micro-batch. Under FSDP2 the frozen blocks are sharded and gathered as they are needed; adapters stay whole, so that
+checkpoints know nothing of the number of processes, and a run may go on with another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from rerouting.core.errors import UserError
+from rerouting.data.formatting import Example
+from rerouting.models.hardware import pick_attention
+from rerouting.models.layers import decoder_blocks
+from rerouting.models.lora import adapter_parameters
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all that train together.
+
+    Attributes:
+        rank: its number.
+        world: how many there are.
+        sharded: whether accelerate was told to shard the model (FSDP2).
+        device: this process's own.
+    """
+
+    rank: int = 0
+    world: int = 1
+    sharded: bool = False
+    device: torch.device = CPU
+
+    @classmethod
+    def started(cls, cpu: bool) -> Processes:
+        """As `accelerate launch` set them up; one process without it.
+
+        Raises:
+            UserError: DeepSpeed or FSDP 1 was asked for.
+        """
+        AcceleratorState._reset_state(reset_partial_state=True)  # or a second run keeps the first's
+        patience = InitProcessGroupKwargs(
+            timeout=timedelta(days=7)
+        )  # the others wait while one prepares the data
+        accelerator = Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patience])
+        kind = str(accelerator.distributed_type).rpartition(".")[-1]
+        if kind == "DEEPSPEED":
+            raise UserError(
+                "DeepSpeed cannot shard this model for training",
+                "use FSDP2: accelerate launch --use_fsdp --fsdp_version 2 (docs/performance.md)",
+            )
+        if kind == "FSDP" and not accelerator.is_fsdp2:
+            raise UserError("FSDP 1 is not supported", "add --fsdp_version 2 to accelerate launch")
+        return cls(accelerator.process_index, accelerator.num_processes, kind == "FSDP", accelerator.device)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def agree(self, value: bool) -> bool:
+        """The main process's value, in every process; the others wait for it."""
+        if self.world == 1:
+            return value
+        told = [value]
+        dist.broadcast_object_list(told, src=0)
+        return told[0]
+
+    def check(self, **sizes: int) -> None:
+        """Refuse batches that do not share out evenly.
+
+        Raises:
+            UserError: names the option.
+        """
+        for name, size in sizes.items():
+            if size % self.world:
+                raise UserError(
+                    f"training.{name} is {size}, which {self.world} processes cannot share evenly",
+                    f"choose a multiple of {self.world}",
+                )
+
+    def share(self, examples: Sequence[Example]) -> list[Example]:
+        """This process's examples of a step: as many as every other's, and about as many tokens."""
+        ordered = sorted(examples, key=lambda example: len(example.ids), reverse=True)
+        rounds = [ordered[start : start + self.world] for start in range(0, len(ordered), self.world)]
+        return [
+            row[self.rank if at % 2 == 0 else self.world - 1 - self.rank] for at, row in enumerate(rounds)
+        ]
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Replace tensors of one device and number format by their sums over all processes, in one message."""
+        if self.world == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, total in zip(tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
+    def shard(self, model: Any, override: str | None = None) -> None:
+        """Share out the frozen weights of the decoder blocks (FSDP2), and bring the model to this process's device.
+
+        All but the blocks stays whole in every process, the adapters too. One block at a time is on the device whole.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        found, kind = decoder_blocks(model, override), self.device.type
+        options: dict[str, Any] = {"mesh": init_device_mesh(kind, (self.world,))}
+        for block in found.blocks:
+            fully_shard(block, ignored_params=_trained(block), **options)
+        inside = {id(item) for item in found.blocks.parameters()}
+        outside = {item for item in found.owner.parameters() if id(item) not in inside}
+        fully_shard(found.owner, ignored_params=outside | _trained(found.owner), **options)
+        model.to(self.device)
+        model.set_attn_implementation(pick_attention("auto", self.device))
+
+
+def _trained(module: nn.Module) -> set[nn.Parameter]:
+    return set(adapter_parameters(module).values())

@@ -1,0 +1,80 @@
+"""Two processes over gloo do what one does: the same losses and adapter, whole or with sharded weights."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rerouting.core.errors import UserError
+from rerouting.core.files import read_jsonl
+from rerouting.training import checkpoint
+from rerouting.training.processes import Processes
+from tests.training.test_loop import examples
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(folder, processes=2, **options):
+    """Train in a number of processes; the adapter and the rows of the log."""
+    command = ["-m", "tests.training._worker", str(folder), json.dumps(options)]
+    if processes > 1:
+        ranks = ["--nproc_per_node", str(processes), "--master_port", "0", "--rdzv_backend", "c10d"]
+        ranks += ["--rdzv_endpoint", "localhost:0"]
+        command = ["-m", "torch.distributed.run", *ranks, *command]
+    # ACCELERATE_USE_CPU: what `accelerate launch --cpu` sets
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / "adapter.pt"), read_jsonl(folder / "metrics.jsonl")
+
+
+def apart(first, second):
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("alone"), 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"shard": True}, {"shard": True, "recompute": True}])
+def test_two_processes_train_what_one_trains(alone, tmp_path, options):
+    adapter, rows = launch(tmp_path, **options)
+    assert apart(adapter, alone[0]) < 2e-5
+    for ours, single in zip(rows, alone[1], strict=True):
+        for name in ("reroute_loss", "retain_loss", "gradient_norm", "retain_distance"):
+            assert ours[name] == pytest.approx(single[name], rel=1e-4)
+        assert ours["cosine"] == pytest.approx(single["cosine"], rel=1e-4)
+        assert ours["padding"] == 0.0
+
+
+@pytest.mark.parametrize("options", [{}, {"shard": True}])
+def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way_round(alone, tmp_path, options):
+    launch(tmp_path / "two", **options)
+    launch(tmp_path / "one", 1)
+    for folder, processes in ((tmp_path / "two", 1), (tmp_path / "one", 2)):
+        shutil.rmtree(checkpoint.found(folder / "checkpoints")[-1])
+        adapter, rows = launch(folder, processes, **(options if processes > 1 else {}))
+        assert apart(adapter, alone[0]) < 2e-5
+        assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_shares_are_whole_disjoint_and_even():
+    drawn = examples(12, 5, 3, 40)
+    shares = [Processes(rank, 3).share(drawn) for rank in range(3)]
+    assert sorted(one.chat_id for share in shares for one in share) == sorted(one.chat_id for one in drawn)
+    assert {len(share) for share in shares} == {4}
+    tokens = [sum(len(one.ids) for one in share) for share in shares]
+    assert max(tokens) - min(tokens) < max(len(one.ids) for one in drawn)
+
+
+def test_batches_that_do_not_share_out_are_refused():
+    with pytest.raises(UserError, match=r"batch_size is 7.*multiple of 2"):
+        Processes(0, 2).check(batch_size=7)
