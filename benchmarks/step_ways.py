@@ -14,6 +14,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,10 +25,14 @@ from torch import Tensor, nn
 from rerouting.core.finder import Component
 from rerouting.data.formatting import Example
 from rerouting.models.config import LoraConfig
-from rerouting.models.lora import add_lora, train_adapters
+from rerouting.models.lora import adapter_parameters, add_lora, first_adapted, train_adapters
+from rerouting.models.low_rank import lean_adapters
+from rerouting.models.rms_norm import lean_norms
 from rerouting.models.trunk import Trunk
-from rerouting.training.config import LossConfig
+from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Objective
+from rerouting.training.processes import Processes
+from rerouting.training.step import Draw, Stepper
 
 AUTHORS, NO_HEAD, LONGEST, OURS = "authors", "no head", "no head, longest", "ours"
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -79,18 +84,16 @@ class Way:
     Attributes:
         model: with adapters; the frozen weights are shared with all other ways.
         gradients: adds those of both losses; gives the two losses.
-        fused: whether AdamW is.
+        kept: what is switched on as long as the way is there.
     """
 
     model: nn.Module
     gradients: Callable[[Examples, int], tuple[float, float]]
-    fused: bool = True
+    kept: ExitStack | None = None
     optimizer: torch.optim.AdamW = field(init=False)
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.AdamW(
-            self.adapters().values(), lr=1e-4, weight_decay=0.0, fused=self.fused
-        )
+        self.optimizer = torch.optim.AdamW(self.adapters().values(), lr=1e-4, weight_decay=0.0, fused=True)
 
     def adapters(self) -> dict[str, nn.Parameter]:
         """All that is trained, by name."""
@@ -119,46 +122,49 @@ def sharing_copy(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def autocast(model: nn.Module) -> Any:
-    """Mixed precision where the frozen weights are bfloat16."""
-    weight = next(item for item in model.parameters() if not item.requires_grad)
-    return torch.autocast(weight.device.type, torch.bfloat16, enabled=weight.dtype is torch.bfloat16)
-
-
-ABLATIONS = ("grouped_attention", "micro_batches")
-"""Names of the changes that `ours_step` can leave out: {"micro_batches": False}."""
+ABLATIONS = ("packing", "lean_adapters", "lean_norms", "micro_batches", "kept_activations")
+"""Names of what `ours_step` can leave out, as {"packing": False}; without kept activations blocks are run again."""
 
 
 def ours_step(base: nn.Module, setting: Setting, on: dict[str, bool]) -> Way:
     """The package's step, put together as `training.loop.train` does it; `on` switches changes off by name."""
-    model = sharing_copy(base)
-    if not on.get("grouped_attention", True):
-        model.set_attn_implementation("sdpa")
-    model = add_lora(model.eval(), setting.lora, setting.blocks - 1, seed=1)
+    on = dict.fromkeys(ABLATIONS, True) | on
+    model = add_lora(sharing_copy(base).eval(), setting.lora, setting.blocks - 1, seed=1)
+    trunk, parameters = Trunk(model, setting.blocks), adapter_parameters(model)
     losses = LossConfig(
         target_layers=setting.targets,
         reroute=Component("cosine"),
         retain=Component("l2", {"over": "padded"}),
         final_norm=True,
     )
+    if on["packing"] and (why := trunk.packs([[3, 4, 5], [6, 7]])):
+        sys.exit(f"ours does not pack this model: {why}")
     objective = Objective(
-        Trunk(model, setting.blocks),
+        trunk,
         losses,
         pad_id=setting.pad_id,
         padded_length=setting.pad[2],
-        micro_batch=setting.micro_batch if on.get("micro_batches", True) else sys.maxsize,
+        micro_batch=setting.micro_batch if on["micro_batches"] else sys.maxsize,
+        packed=on["packing"],
+        shared=first_adapted(model),
     )
+    kept = ExitStack()  # as long as the way
+    lean = kept.enter_context(lean_adapters(model)) if on["lean_adapters"] else 0
+    if on["lean_norms"]:
+        kept.enter_context(lean_norms(model))
+    autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
+    optim = OptimConfig(recompute=not on["kept_activations"])
+    stepper = Stepper(objective, optim, Processes(), autocast=autocast)
 
     def gradients(examples: Examples, seed: int) -> tuple[float, float]:
         torch.manual_seed(seed)
         train_adapters(model, True)
-        with autocast(model):
-            rerouted = objective.reroute(examples.harmful, setting.weights[0], seed, Tensor.backward)
-            retained = objective.retain(examples.retain, setting.weights[1], Tensor.backward)
+        draw = Draw(examples.harmful, examples.retain, *setting.weights, seed)
+        rerouted, retained = stepper.gradients(draw)
         train_adapters(model, False)
         return rerouted.loss, retained.loss
 
-    return Way(model, gradients, fused=False)
+    return Way(model, gradients, kept)
 
 
 def authors_step(base: nn.Module, setting: Setting, head: bool = True, fixed: bool = True) -> Way:
@@ -183,7 +189,8 @@ def authors_step(base: nn.Module, setting: Setting, head: bool = True, fixed: bo
         ),
     )
     network = model if head else model.get_base_model().model
-    targets, device = setting.targets, next(base.parameters()).device
+    weight, targets = next(base.parameters()), setting.targets
+    device, mixed = weight.device, weight.dtype is torch.bfloat16
 
     def hidden(ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         found: tuple[Tensor, ...] = network(
@@ -197,7 +204,7 @@ def authors_step(base: nn.Module, setting: Setting, head: bool = True, fixed: bo
         harmful = _padded_twice(examples.harmful, pad[0], pad[1], setting.pad_id, device)
         retain = _padded_left(examples.retain, pad[2], setting.pad_id, device)
         real, counted = retain[1][None, :, :, None], harmful[1].expand(len(targets), -1, -1)
-        with autocast(base):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             model.eval()
             with torch.no_grad(), model.disable_adapter():
                 old_retain = torch.stack(hidden(*retain)) * real

@@ -12,12 +12,19 @@ from benchmarks import step_ways, train_step
 from benchmarks.step_inputs import authors_lengths, histogram
 from benchmarks.step_ways import ABLATIONS, AUTHORS, LONGEST, NO_HEAD, OURS, Examples, Setting, gate, make
 from rerouting.models.config import LoraConfig
+from rerouting.models.packing import register
 from tests.models.tiny import FAMILIES
 
 SETTING = Setting((1, 2), 3, (8, 8, 16), LoraConfig(rank=4, alpha=4.0, dropout=0.05, init_b_std=0.002))
 EVERY = [AUTHORS, NO_HEAD, LONGEST, OURS, *(f"ours without {change}" for change in ABLATIONS)]
 TINY = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--targets", "1", "2", "--pad", "16", "16", "32",
         "--repeats", "2"]  # fmt: skip
+
+
+def tiny(family="llama"):
+    model = FAMILIES[family]()
+    model.set_attn_implementation(register(torch.device("cpu")))
+    return model
 
 
 def batch(*lengths):
@@ -27,7 +34,7 @@ def batch(*lengths):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_every_way_passes_the_gate(family):
-    found = gate(FAMILIES[family](), SETTING, EVERY)
+    found = gate(tiny(family), SETTING, EVERY)
     assert list(found) == EVERY[1:] and len(found) >= 3
 
 
@@ -40,7 +47,7 @@ def test_the_gate_refuses(broken, monkeypatch):
         step_ways, "ours_step", lambda base, setting, on: original(base, replace(setting, **broken), on)
     )
     with pytest.raises(SystemExit, match="no parity, nothing timed: ours differs"):
-        gate(FAMILIES["llama"](), SETTING, EVERY)
+        gate(tiny(), SETTING, EVERY)
 
 
 def test_the_gate_refuses_nan(monkeypatch):
@@ -59,11 +66,11 @@ def test_the_gate_refuses_nan(monkeypatch):
     original = step_ways.ours_step
     monkeypatch.setattr(step_ways, "ours_step", spoilt)
     with pytest.raises(SystemExit, match=r"nan \(gradient"):
-        gate(FAMILIES["llama"](), SETTING, [AUTHORS, OURS])
+        gate(tiny(), SETTING, [AUTHORS, OURS])
 
 
 def test_the_authors_way_recomputes_and_shares_the_frozen_weights():
-    base = FAMILIES["llama"]()
+    base = tiny()
     way = make(base, SETTING, AUTHORS)
     way.start_as(make(base, SETTING, OURS))
     layers = way.model.get_base_model().model.layers
@@ -88,7 +95,7 @@ def test_minimum_flop_by_hand():
     harmful = 2 * (6 * (block + adapters) * (3 + 5) + 8 * 32 * (3 * 3 + 5 * 5))
     retain = 3 * (6 * (block + adapters) * 7 + 8 * 32 * 7 * 7)
     examples = batch([(1, 2), (2, 3)], [(3, 4)])
-    assert train_step.minimum_flop(FAMILIES["llama"](), SETTING, examples) == harmful + retain
+    assert train_step.minimum_flop(tiny(), SETTING, examples) == harmful + retain
     assert examples.tokens == 15
 
 
