@@ -23,6 +23,7 @@ from rerouting.data.sources.bundled import Bundled
 from rerouting.models.config import ModelConfig
 from rerouting.models.hardware import pick_attention, pick_device, pick_dtype
 from rerouting.models.loading import load
+from rerouting.models.shape import PUBLISHED
 from rerouting.pipeline.streams import load_streams
 
 
@@ -131,25 +132,21 @@ def histogram(lengths: Sequence[int], top: int, rows: int = 8) -> list[str]:
     ]
 
 
-_COMMON: dict[str, Any] = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-                           "num_attention_heads": 32, "num_key_value_heads": 8}  # fmt: skip
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama-3-8b": ("llama", _COMMON | {"vocab_size": 128256, "max_position_embeddings": 8192,
-                   "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
-    "mistral-7b": ("mistral", _COMMON | {"vocab_size": 32000, "max_position_embeddings": 32768, "sliding_window": None,
-                   "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}),
-    "smollm2-135m": ("llama", {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "llama-3-8b": PUBLISHED["llama-3-8b"],
+    "mistral-7b": ("MistralConfig", PUBLISHED["mistral-7b"][1] | {"sliding_window": None}),  # v0.2 has none
+    "smollm2-135m": ("LlamaConfig", {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
                      "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
-                     "max_position_embeddings": 8192, "tie_word_embeddings": True}),
-    "tiny": ("llama", {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 128}),
+                     "tie_word_embeddings": True}),
+    "tiny": ("LlamaConfig", {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128}),
 }  # fmt: skip
-"""Family and configuration of models that can be built with random weights."""
+"""Models that can be built with random weights: transformers' config class and its values."""
 
 
 def shaped(name: str, device: torch.device, dtype: torch.dtype, **changes: int) -> Any:
     """A random model of that shape, its proportions kept where `hidden_size` is changed."""
-    family, options = SHAPES[name]
+    kind, options = SHAPES[name]
     options = options | changes
     if "hidden_size" in changes:
         old = SHAPES[name][1]
@@ -161,7 +158,7 @@ def shaped(name: str, device: torch.device, dtype: torch.dtype, **changes: int) 
             "num_key_value_heads": heads // groups if heads % groups == 0 else heads,
             "intermediate_size": old["intermediate_size"] * changes["hidden_size"] // old["hidden_size"],
         }
-    config = transformers.AutoConfig.for_model(family, **options)
+    config = getattr(transformers, kind)(**options)
     torch.manual_seed(0)
     with device:
         model = transformers.AutoModelForCausalLM.from_config(

@@ -19,12 +19,12 @@ with the package, no code. All of them clip at 1 and take an AdamW step. Nothing
 float32, without dropout and with non-zero B, every way must give the losses of "authors" to 1e-5 and each adapter's
 gradient to 1e-4 (relative). With --shape the gate runs on a small model of the same family.
 
-Work is counted as the least a step needs, 2·P·N for each of three passes (reference, adapted, input gradients) over N
-real tokens and the P weights of the blocks that a loss reaches, besides LoRA and causal attention; its rate is compared
-with that of one large matrix product. Memory is what a step takes beyond the loaded model, adapters and optimiser: on a
-GPU the allocator's peak, on a CPU the process's, each way in a process of its own. "With weights" adds what the way
-keeps of the model: the authors' model is cut, ours is whole. The length mix of --data authors is derived, not measured:
-see `step_inputs.authors_lengths`.
+Work is counted as the least a step needs (training/planning.py): 2·P·N for each of three passes (reference, adapted,
+input gradients) over N real tokens and the P weights of the blocks that a loss reaches, besides LoRA and causal
+attention. Its rate is compared with that of one large matrix product. Memory is what a step takes beyond the loaded
+model, adapters and optimiser: on a GPU the allocator's peak, on a CPU the process's, each way in a process of its own.
+"With weights" adds what the way keeps of the model: the authors' model is cut, ours is whole. The length mix of
+--data authors is derived, not measured: see `step_inputs.authors_lengths`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -68,23 +68,20 @@ from benchmarks.step_ways import (  # noqa: E402
 )
 from rerouting.core.manifest import Stages, environment  # noqa: E402
 from rerouting.models.config import LoraConfig  # noqa: E402
+from rerouting.models.shape import shape_of  # noqa: E402
+from rerouting.training.planning import Stream, step_flops  # noqa: E402
 
 MIB = 2**20
 
 
 def minimum_flop(base: Any, setting: Setting, examples: Examples) -> float:
     """The least that one step computes; see the module's docstring."""
-    weights = [item for item in base.model.layers[0].parameters() if item.ndim == 2]
-    frozen = sum(item.numel() for item in weights)
-    adapters = sum(setting.lora.rank * sum(item.shape) for item in weights)
-    width = base.model.layers[0].self_attn.q_proj.out_features
-    total = 0.0
+    streams = []
     for blocks, part in ((max(setting.targets), examples.harmful), (setting.blocks, examples.retain)):
         lengths = [len(one.ids) for one in part]
-        # two products of T²/2 · width: once each in two forward passes, twice in the backward pass
-        attention = 8 * width * sum(length**2 for length in lengths)
-        total += blocks * (6 * (frozen + adapters) * sum(lengths) + attention)
-    return total
+        square = fmean(length**2 for length in lengths)
+        streams.append(Stream(len(part), blocks, 0, fmean(lengths), square, max(lengths)))
+    return step_flops(shape_of(base), streams, setting.lora.rank).total
 
 
 def matrix_rate(base: Any, clock: str, repeats: int = 5) -> float:
@@ -372,7 +369,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     names += [f"ours without {change}" for change in ABLATIONS] if args.ablate else []
     parity = gate(*loaded_for_gate(args, setting), names)
     for name, one in parity.items():
-        print(f"parity of {name}: losses to {one['loss']:.1e}, gradients to {one['gradient']:.1e}")
+        print(
+            f"parity of {name}: losses to {one['loss']:.1e}, gradients to {one['gradient']:.1e}", flush=True
+        )
     if args.gate_only:
         return
     if args.sweep:
