@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= runs/quickstart
 
-.PHONY: setup quickstart test test-slow test-gpu check format lock clean
+.PHONY: setup quickstart test test-slow test-gpu bench bench-gpu check format lock clean
 
 setup: $(READY)
 
@@ -30,6 +30,14 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# One training step against the authors' algorithm, side by side: on this machine, and at the paper's size on a GPU.
+bench: $(READY)
+	$(BIN)/python benchmarks/train_step.py --batch 2 --repeats 3 --ablate --json
+
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/train_step.py --device cuda --shape llama-3-8b --batch 16 --repeats 5 --ablate --json
+	$(BIN)/python benchmarks/train_step.py --device cuda --shape mistral-7b --batch 16 --repeats 5 --drop 0 --ablate --json
 
 check: $(READY)
 	$(BIN)/ruff format --check src tests
