@@ -2,14 +2,16 @@
 
 PEFT's own forward casts every input to the adapters' float32, multiplies by the scale and adds: three copies as
 large as the activations for each linear layer. Here A and B are cast instead (they are small), the update is added
-in place, the frozen weight gets no gradient, and dropout is drawn again from its seed in the backward pass. The
-modules stay PEFT's: names, files and merging are unchanged. Same arithmetic in float32; in bfloat16 both round.
+in place, the frozen weight gets no gradient, and dropout is drawn again from its seed in the backward pass (on a
+CPU, where drawing is slow, its mask is kept, one byte an element). The modules stay PEFT's: names, files and merging
+are unchanged. Same arithmetic in float32; in bfloat16 both round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,11 +80,11 @@ class _LowRank(torch.autograd.Function):
         rate: float,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        seed = int(torch.randint(1 << 62, ())) if rate > 0 else 0
-        inner = _dropped(flat, rate, seed) @ down.to(x.dtype).t()
+        dropout = _Dropout.drawn(flat, rate)
+        inner = dropout(flat) @ down.to(x.dtype).t()
         y = nn.functional.linear(flat, weight, bias).addmm_(inner, up.to(x.dtype).t(), alpha=scale)
         ctx.save_for_backward(x, weight, down, up, inner)
-        ctx.scale, ctx.rate, ctx.seed = scale, rate, seed
+        ctx.scale, ctx.dropout = scale, dropout
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -91,21 +93,39 @@ class _LowRank(torch.autograd.Function):
         flat, g = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         d_inner = (g @ up.to(x.dtype)).mul_(ctx.scale)
         d_up = (inner.t() @ g).t().to(up.dtype).mul_(ctx.scale)
-        d_down = (d_inner.t() @ _dropped(flat, ctx.rate, ctx.seed)).to(down.dtype)
+        d_down = (d_inner.t() @ ctx.dropout(flat)).to(down.dtype)
         d_x = None
         if ctx.needs_input_grad[0]:
-            if ctx.rate > 0:
-                d_x = _dropped(d_inner @ down.to(x.dtype), ctx.rate, ctx.seed).addmm_(g, weight)
+            if ctx.dropout.rate > 0:
+                d_x = ctx.dropout(d_inner @ down.to(x.dtype)).addmm_(g, weight)
             else:
                 d_x = (g @ weight).addmm_(d_inner, down.to(x.dtype))
             d_x = d_x.view_as(x)
         return d_x, None, None, d_down, d_up, None, None
 
 
-def _dropped(x: Tensor, rate: float, seed: int) -> Tensor:
-    """Dropout (N, D) whose draw is a function of the seed and the shape."""
-    if rate == 0:
-        return x
-    generator = torch.Generator(x.device).manual_seed(seed)
-    kept = torch.empty(x.shape, dtype=x.dtype, device=x.device).bernoulli_(1 - rate, generator=generator)
-    return kept.mul_(x).mul_(1 / (1 - rate))
+@dataclass(frozen=True)
+class _Dropout:
+    """One draw of dropout, applied as often as it is needed."""
+
+    rate: float
+    seed: int = 0
+    mask: Tensor | None = None
+
+    @classmethod
+    def drawn(cls, x: Tensor, rate: float) -> _Dropout:
+        """A fresh draw for inputs (N, D) like `x`, from torch's global generator."""
+        if rate == 0:
+            return cls(rate)
+        dropout = cls(rate, int(torch.randint(1 << 62, ())))
+        return dropout if x.is_cuda else replace(dropout, mask=dropout._kept(x).bool())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, D): zeros where dropped, the rest scaled up."""
+        if self.rate == 0:
+            return x
+        return x * (self._kept(x) if self.mask is None else self.mask) * (1 / (1 - self.rate))
+
+    def _kept(self, x: Tensor) -> Tensor:
+        generator = torch.Generator(x.device).manual_seed(self.seed)
+        return torch.empty_like(x).bernoulli_(1 - self.rate, generator=generator)
