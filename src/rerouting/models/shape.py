@@ -143,7 +143,7 @@ def shape_of(model: Any, override: str | None = None) -> ModelShape:
     """
     found = decoder_blocks(model, override)
     text = model.config.get_text_config(decoder=True)
-    hidden, heads = int(text.hidden_size), int(text.num_attention_heads)
+    hidden, heads = int(text.hidden_size), int(getattr(text, "num_attention_heads", 1))
     head = int(getattr(text, "head_dim", None) or hidden // heads)
     keys = int(getattr(text, "num_key_value_heads", None) or heads)
     query_width, key_width = heads * head, keys * head

@@ -70,18 +70,21 @@ class Trunk(nn.Module):
         return self._found.owner.get_input_embeddings().weight.dtype  # type: ignore[operator, no-any-return]
 
     @contextmanager
-    def truncated(self, below: Tensor | None = None, shared: int = 0) -> Iterator[None]:
+    def truncated(
+        self, blocks: int | None = None, below: Tensor | None = None, shared: int = 0
+    ) -> Iterator[None]:
         """Within this context the model has only its first blocks; the full list always comes back.
 
         Args:
+            blocks: how many; None for all of the trunk's.
             below: what the first `shared` blocks put out: they are not run, and this is passed on instead.
             shared: how many.
         """
         owner, attribute, full = self._found.owner, self._found.attribute, self._found.blocks
-        blocks = list(full)[: self.blocks]
+        kept = list(full)[: blocks or self.blocks]
         if below is not None and shared:
-            blocks[:shared] = [_Instead(block, below) for block in blocks[:shared]]
-        setattr(owner, attribute, nn.ModuleList(blocks))
+            kept[:shared] = [_Instead(block, below) for block in kept[:shared]]
+        setattr(owner, attribute, nn.ModuleList(kept))
         try:
             yield
         finally:
@@ -99,7 +102,7 @@ class Trunk(nn.Module):
         below: Tensor | None = None,
         shared: int = 0,
     ) -> dict[Key, Tensor]:
-        """Run the trunk and return the hidden states asked for.
+        """Run the trunk as far up as is needed, and return the hidden states asked for.
 
         Args:
             input_ids: (B, T), padded on either side; (1, N) when packed.
@@ -126,7 +129,8 @@ class Trunk(nn.Module):
         elif self._takes_positions:
             assert attention_mask is not None
             kwargs["position_ids"] = position_ids_of(attention_mask)
-        with self._captured(layers, seen or states.__setitem__), self.truncated(below, shared):
+        top = self.blocks if with_final_norm else max(1, *layers)
+        with self._captured(layers, seen or states.__setitem__), self.truncated(top, below, shared):
             output = self._found.owner(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         if with_final_norm:
             (seen or states.__setitem__)("norm", output[0])

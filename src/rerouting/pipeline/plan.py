@@ -209,9 +209,7 @@ def _read(stream: Stream, file: Path) -> Stream:
     lengths = [len(row["ids"]) for row in read_jsonl(file)]
     if not lengths:
         raise UserError(f"{file} is empty", "give another run, or --tokens_per_step")
-    count = len(lengths)
-    squares = sum(length**2 for length in lengths) / count
-    return replace(stream, mean=sum(lengths) / count, mean_square=squares, longest=max(lengths))
+    return replace(Stream.of(lengths, stream.blocks, stream.states), sequences=stream.sequences)
 
 
 def _notes(config: RunConfig, options: PlanConfig, shape: ModelShape, blocks: int) -> list[str]:

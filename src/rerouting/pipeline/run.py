@@ -27,6 +27,7 @@ from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import EMBEDDED, LoadedModel, load, require_chat_template
 from rerouting.models.lora import add_lora, save_adapter
 from rerouting.models.merging import merge_to
+from rerouting.models.shape import shape_of
 from rerouting.pipeline.evaluate import evaluate
 from rerouting.pipeline.prepare import Preparation
 from rerouting.pipeline.readme import run_readme
@@ -160,6 +161,7 @@ def _trained(
     config: RunConfig, run: RunDir, base: LoadedModel, data: TrainingData, blocks: int, processes: Processes
 ) -> Any:
     """The base model with trained adapters."""
+    shape = shape_of(base.model, config.model.blocks)
     model = add_lora(base.model, config.lora, blocks - 1, override=config.model.blocks, seed=config.seed)
     train(
         model,
@@ -173,6 +175,7 @@ def _trained(
         seed=config.seed,
         override=config.model.blocks,
         processes=processes,
+        shape=shape,
     )
     return model
 

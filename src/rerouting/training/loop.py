@@ -35,12 +35,14 @@ from rerouting.models.lora import (
 from rerouting.models.low_rank import lean_adapters
 from rerouting.models.rms_norm import lean_norms
 from rerouting.models.scoring import response_nll
+from rerouting.models.shape import ModelShape
 from rerouting.models.trunk import Trunk
 from rerouting.training import checkpoint, guards
 from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Measures, Objective
 from rerouting.training.processes import Processes
 from rerouting.training.step import Draw, Stepper
+from rerouting.training.work import Work
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def train(
     seed: int,
     override: str | None = None,
     processes: Processes | None = None,
+    shape: ModelShape | None = None,
 ) -> None:
     """Train the adapters of `model` in place; resumes from the newest checkpoint of `run`.
 
@@ -81,6 +84,7 @@ def train(
         seed: seed of data order, dropout and random targets.
         override: dotted path of the decoder blocks, when they cannot be found.
         processes: all that train together; None for this one alone.
+        shape: the model's, to log the work of a step and the share of the machine's rate that was reached.
 
     Raises:
         UserError: NaN, adapters that do not move, benign loss that runs away, unusable checkpoint, no memory.
@@ -108,8 +112,7 @@ def train(
     }
     before = adapter_copy(model)
     done = checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity)
-    if processes.main:
-        _forget_rows_after(run, done)
+    _forget_rows_after(run, done, processes)
     silent: set[str] | None = None
 
     with ExitStack() as ways, bar("training", total=optim.steps, done=done) as progress:
@@ -121,6 +124,7 @@ def train(
             objective.device = processes.device
         stepper = Stepper(objective, optim, processes, override, autocast)
         held_out = _HeldOut(model, objective, data, autocast, pad_id)
+        work = Work(objective, processes.world, shape)
         for step in range(done + 1, optim.steps + 1):
             began = time.perf_counter()
             torch.manual_seed(seed * 1_000_003 + step + (processes.rank << 40))
@@ -141,6 +145,7 @@ def train(
             norm = _update(optimizer, optim, step)
             last = step == optim.steps
             row = _row(step, draw, rerouted, retained, losses, norm, began)
+            row |= work.done(draw, row["seconds"])
             if step == 1 or step % optim.eval_every == 0 or last:
                 row |= held_out.measure()
             if step == 1 or step % optim.log_every == 0 or step % optim.eval_every == 0 or last:
@@ -154,9 +159,13 @@ def train(
                     run.checkpoints, step, parameters, optimizer, identity, optim.keep_checkpoints
                 )
             progress.advance(1)
-            cosines = " ".join(f"{value:.2f}" for value in rerouted.mean("cosine"))
-            progress.note(f"cosine {cosines}  retain {retained.loss:.3f}")
+            progress.note(_told(rerouted, retained))
     check_trained(before, model)
+
+
+def _told(rerouted: Measures, retained: Measures) -> str:
+    cosines = " ".join(f"{value:.2f}" for value in rerouted.mean("cosine"))
+    return f"cosine {cosines}  retain {retained.loss:.3f}"
 
 
 def _packs(trunk: Trunk, data: TrainingData, processes: Processes) -> bool:
@@ -199,9 +208,9 @@ def _fingerprint(data: TrainingData) -> str:
     )
 
 
-def _forget_rows_after(run: RunDir, step: int) -> None:
+def _forget_rows_after(run: RunDir, step: int, processes: Processes) -> None:
     """Drop the rows of steps that a kill lost, so that a resumed log has each step once."""
-    if run.metrics.exists():
+    if processes.main and run.metrics.exists():
         rows = read_jsonl(run.metrics, tolerate_torn=True)
         write_jsonl(run.metrics, [row for row in rows if row["step"] <= step])
 

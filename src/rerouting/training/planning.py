@@ -46,6 +46,12 @@ class Stream:
     mean_square: float
     longest: int
 
+    @classmethod
+    def of(cls, lengths: Sequence[int], blocks: int, states: int) -> Stream:
+        """The stream of sequences with these numbers of tokens, at least one."""
+        count, squares = len(lengths), sum(length * length for length in lengths)
+        return cls(count, blocks, states, sum(lengths) / count, squares / count, max(lengths))
+
     @property
     def tokens(self) -> float:
         """Real tokens of a step."""
