@@ -24,14 +24,14 @@ BENIGN_TEST = ["cook soup", "learn chess", "wash windows", "grow roses", "write 
 BENIGN = ["bake bread", "plant a tree", "paint a wall", "read a map", "fold a shirt", "tune a guitar"]
 
 
-def save_model(folder: Path, template: str | None = CHATML, layers: int = 3) -> Path:
+def save_model(folder: Path, template: str | None = CHATML, layers: int = 3, width: int = 32) -> Path:
     """A random Llama with a byte-level tokenizer; returns its folder."""
     tokenizer = tiny(template)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=width,
+        intermediate_size=width * 3 // 2,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,

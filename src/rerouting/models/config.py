@@ -19,6 +19,10 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights; auto: bfloat16 where the machine multiplies it natively, else float32."""
 
+    quantisation: Literal["none", "nf4"] = "none"
+    """Frozen weights as the checkpoint has them, or in 4 bits (bitsandbytes: pip install 'rerouting[quantised]');
+    merged models are written in the checkpoint's format in either case."""
+
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """Attention implementation; auto: our own (models/packing.py), the only one with which training packs sequences."""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -238,12 +239,33 @@ def _from_pretrained(
             dtype=dtype,
             attn_implementation=pick_attention(config.attention, device),
             use_safetensors=None if config.allow_pickle else True,
-            device_map=None if device.type == "cpu" else {"": device},
+            **_placement(config, dtype, device),
             **common,
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise _explained(config, error) from error
     return model, tokenizer
+
+
+def _placement(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Where weights go, and in how many bits.
+
+    Raises:
+        UserError: bitsandbytes is needed and not installed.
+    """
+    if config.quantisation == "none":
+        return {"device_map": None if device.type == "cpu" else {"": device}}
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "model.quantisation needs bitsandbytes", "pip install 'rerouting[quantised]', or set it to none"
+        )
+    bits = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=config.quantisation,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"device_map": {"": device}, "quantization_config": bits}
 
 
 def _explained(config: ModelConfig, error: Exception) -> UserError:
