@@ -179,6 +179,30 @@ def test_kill_minus_nine_then_the_same_command_ends_with_the_same_adapter(finish
     assert equal(adapter(out), adapter(tmp_path / "through"))
 
 
+def test_two_processes_make_the_run_that_one_makes(finished, tmp_path):
+    """`accelerate launch`: one prepares, both train, one merges and evaluates."""
+    recipe, out = finished / "recipe.yaml", tmp_path / "run"
+    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *launch.split(),
+        "-m",
+        "rerouting",
+        "train",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    given = ["--config", str(recipe), "--out", str(out), "--training.shard", "true", "--lora.dropout", "0"]
+    done = subprocess.run([*command, *given], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((out / "manifest.json").read_text())["devices"] == {"count": 2, "sharded": True}
+    assert train(recipe, tmp_path / "alone", "--lora.dropout", "0", "--evaluation.sets", "[]") == 0
+    alone, together = adapter(tmp_path / "alone"), adapter(out)
+    assert all(torch.allclose(alone[name], together[name], atol=2e-5) for name in alone)
+    assert (out / "model" / "config.json").exists() and (out / "summary.json").exists()
+
+
 def test_a_second_process_on_the_same_folder_is_refused(finished, tmp_path, capsys):
     from rerouting.core.rundir import RunDir
 

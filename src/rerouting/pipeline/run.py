@@ -87,6 +87,7 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
             base_model_path=str(base.base_model_path),
             model={"name": config.model.name, "sha256": digest, "dtype": str(base.dtype)},
             seed=config.seed,
+            devices={"count": processes.world, "sharded": _shards(config, processes)},
         )
         cache = CompletionCache(cache_folder() / "completions")
         if not (run.adapter / "adapter_config.json").exists():
