@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.attention.varlen
 
 from rerouting.core.finder import Component
 from rerouting.models.config import LoraConfig, ModelConfig
 from rerouting.models.lora import adapter_parameters, add_lora
+from rerouting.models.low_rank import lean_adapters
+from rerouting.models.packing import register
+from rerouting.models.rms_norm import lean_norms
 from rerouting.models.trunk import Trunk
 from rerouting.training.config import LossConfig
 from rerouting.training.objective import Objective
@@ -19,12 +23,14 @@ pytestmark = [
 ]
 
 
-def gradients(device):
+def gradients(device, packed=False):
     model = add_lora(FAMILIES["llama"](), LoraConfig(rank=4, dropout=0.0, init_b_std=0.05), 1, seed=0).to(
         device
     )
+    if packed:
+        model.set_attn_implementation(register(torch.device(device)))
     losses = LossConfig(target_layers=(1, 2), reroute=Component("angle"), retain=Component("relative"))
-    objective = Objective(Trunk(model, 2), losses, pad_id=0, padded_length=16, micro_batch=4)
+    objective = Objective(Trunk(model, 2), losses, pad_id=0, padded_length=16, micro_batch=4, packed=packed)
     objective.reroute(examples(6, 1), 1.0, 0, lambda value: value.backward())
     objective.retain(examples(6, 2), 1.0, lambda value: value.backward())
     return {name: item.grad.cpu() for name, item in adapter_parameters(model).items()}
@@ -34,6 +40,49 @@ def test_gradients_on_the_gpu_are_those_of_the_cpu():
     on_cpu, on_gpu = gradients("cpu"), gradients("cuda")
     for name, expected in on_cpu.items():
         assert (on_gpu[name] - expected).norm() <= 1e-3 * expected.norm(), name
+
+
+def test_packed_gradients_on_the_gpu_are_those_of_the_cpu():
+    on_cpu, on_gpu = gradients("cpu"), gradients("cuda", packed=True)
+    for name, expected in on_cpu.items():
+        assert (on_gpu[name] - expected).norm() <= 1e-3 * expected.norm(), name
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])  # Mistral's window is 4 tokens
+def test_flash_attention_stays_within_packed_sequences(family):
+    model = FAMILIES[family]().to("cuda", torch.bfloat16)
+    model.set_attn_implementation(register(torch.device("cuda")))
+    rows = [example.ids for example in examples(5, 1, 6, 40)]
+    assert Trunk(model, 3).packs(rows) == ""
+    flash = pytest.MonkeyPatch()
+    used = []
+    varlen_attn = torch.nn.attention.varlen.varlen_attn
+    flash.setattr(
+        torch.nn.attention.varlen, "varlen_attn", lambda *a, **k: used.append(1) or varlen_attn(*a, **k)
+    )
+    Trunk(model, 3).packs(rows)
+    flash.undo()
+    assert len(used) == 3, "one flash attention a block"
+
+
+def test_a_lean_step_is_a_padded_one_in_bfloat16():
+    """Cosine of the adapters' gradients, packed with flash attention against padded with sdpa."""
+    found = []
+    for packed in (False, True):
+        model = add_lora(FAMILIES["llama"](), LoraConfig(rank=4, dropout=0.0, init_b_std=0.05), 1, seed=0)
+        model.get_base_model().to(torch.bfloat16)
+        model.to("cuda")
+        for item in adapter_parameters(model).values():
+            item.data = item.data.float()
+        model.set_attn_implementation(register(torch.device("cuda")) if packed else "sdpa")
+        losses = LossConfig(target_layers=(1, 2), reroute=Component("angle"), retain=Component("relative"))
+        objective = Objective(
+            Trunk(model, 2), losses, pad_id=0, padded_length=16, micro_batch=8, packed=packed
+        )
+        with lean_adapters(model), lean_norms(model):
+            objective.reroute(examples(6, 1), 1.0, 0, lambda value: value.backward())
+        found.append(torch.cat([item.grad.flatten() for item in adapter_parameters(model).values()]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.98
 
 
 def test_auto_picks_the_gpu_in_bfloat16(tmp_path):

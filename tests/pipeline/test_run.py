@@ -182,7 +182,7 @@ def test_kill_minus_nine_then_the_same_command_ends_with_the_same_adapter(finish
 def test_two_processes_make_the_run_that_one_makes(finished, tmp_path):
     """`accelerate launch`: one prepares, both train, one merges and evaluates."""
     recipe, out = finished / "recipe.yaml", tmp_path / "run"
-    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
+    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
     command = [
         sys.executable,
         "-m",
