@@ -12,18 +12,18 @@ import torch
 
 from rerouting.core.errors import UserError
 from rerouting.core.files import read_jsonl
-from rerouting.training import checkpoint
+from rerouting.training import checkpoint, processes
 from rerouting.training.processes import Processes
 from tests.training.test_loop import examples
 
 ROOT = Path(__file__).parents[2]
 
 
-def launch(folder, processes=2, **options):
+def launch(folder, count=2, **options):
     """Train in a number of processes; the adapter and the rows of the log."""
     command = ["-m", "tests.training._worker", str(folder), json.dumps(options)]
-    if processes > 1:
-        ranks = ["--nproc_per_node", str(processes), "--master_port", "0", "--rdzv_backend", "c10d"]
+    if count > 1:
+        ranks = ["--nproc_per_node", str(count), "--master_port", "0", "--rdzv_backend", "c10d"]
         ranks += ["--rdzv_endpoint", "localhost:0"]
         command = ["-m", "torch.distributed.run", *ranks, *command]
     # ACCELERATE_USE_CPU: what `accelerate launch --cpu` sets
@@ -59,9 +59,9 @@ def test_two_processes_train_what_one_trains(alone, tmp_path, options):
 def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way_round(alone, tmp_path, options):
     launch(tmp_path / "two", **options)
     launch(tmp_path / "one", 1)
-    for folder, processes in ((tmp_path / "two", 1), (tmp_path / "one", 2)):
+    for folder, count in ((tmp_path / "two", 1), (tmp_path / "one", 2)):
         shutil.rmtree(checkpoint.found(folder / "checkpoints")[-1])
-        adapter, rows = launch(folder, processes, **(options if processes > 1 else {}))
+        adapter, rows = launch(folder, count, **(options if count > 1 else {}))
         assert apart(adapter, alone[0]) < 2e-5
         assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
@@ -73,6 +73,18 @@ def test_shares_are_whole_disjoint_and_even():
     assert {len(share) for share in shares} == {4}
     tokens = [sum(len(one.ids) for one in share) for share in shares]
     assert max(tokens) - min(tokens) < max(len(one.ids) for one in drawn)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version2", "hint"), [("DEEPSPEED", False, "use FSDP2"), ("FSDP", False, "fsdp_version 2")]
+)
+def test_ways_of_sharding_that_are_not_built_say_what_to_use(monkeypatch, kind, version2, hint):
+    class Launched:
+        distributed_type, is_fsdp2 = f"DistributedType.{kind}", version2
+
+    monkeypatch.setattr(processes, "Accelerator", lambda **_: Launched())
+    with pytest.raises(UserError, match=hint):
+        Processes.started(cpu=True)
 
 
 def test_batches_that_do_not_share_out_are_refused():
