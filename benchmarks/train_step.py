@@ -196,7 +196,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--drop", type=float, default=0.5, help="share of emptied requests in --data authors (Mistral: 0)")
     add("--pad", type=int, nargs=3, default=(512, 512, 1024), help="padded prompt, response, retain text")
     add("--batch", type=int, default=2, help="sequences of each stream in a step (the paper: 16)")
-    add("--micro-batch", type=int, default=8, help="ours: sequences in one forward pass")
+    add("--micro-batch", type=int, help="ours: sequences in one forward pass (half of the batch, at most 8)")
     add("--repeats", type=int, default=3)
     add("--threads", type=int, default=0, help="0: torch's choice")
     add("--clock", choices=("wall", "cpu"), default="wall", help="cpu on a busy machine, with one thread")
@@ -350,7 +350,8 @@ def setting_of(args: argparse.Namespace, base: Any) -> Setting:
             f"targets {list(targets)} need {max(targets) + 1} blocks: the model has {len(base.model.layers)}"
         )
     lora = LoraConfig(dropout=args.dropout, init_b_std=0.002)
-    return Setting(targets, max(targets) + 1, tuple(args.pad), lora, args.micro_batch, args.attention)
+    micro = args.micro_batch or min(8, max(1, args.batch // 2))
+    return Setting(targets, max(targets) + 1, tuple(args.pad), lora, micro, args.attention)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
