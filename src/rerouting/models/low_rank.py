@@ -79,8 +79,9 @@ class _LowRank(torch.autograd.Function):
         rate: float,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        dropout = _Dropout.drawn(rate)
-        inner = dropout(flat) @ down.to(x.dtype).t()
+        dropout = _Dropout(rate, int(torch.randint(1 << 62, ())) if rate > 0 else 0)
+        inner = dropout.of(flat, dropout.places(flat)) @ down.to(x.dtype).t()
+        scale = scale * dropout.gain
         y = nn.functional.linear(flat, weight, bias).addmm_(inner, up.to(x.dtype).t(), alpha=scale)
         ctx.save_for_backward(x, weight, down, up, inner)
         ctx.scale, ctx.dropout = scale, dropout
@@ -92,40 +93,45 @@ class _LowRank(torch.autograd.Function):
         flat, g = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         d_inner = (g @ up.to(x.dtype)).mul_(ctx.scale)
         d_up = (inner.t() @ g).t().to(up.dtype).mul_(ctx.scale)
-        d_down = (d_inner.t() @ ctx.dropout(flat)).to(down.dtype)
-        d_x = None
+        dropout, d_x = ctx.dropout, None
+        places = dropout.places(flat)
+        d_down = (d_inner.t() @ dropout.of(flat, places)).to(down.dtype)
         if ctx.needs_input_grad[0]:
-            if ctx.dropout.rate > 0:
-                d_x = ctx.dropout(d_inner @ down.to(x.dtype)).addmm_(g, weight)
-            else:
-                d_x = (g @ weight).addmm_(d_inner, down.to(x.dtype))
-            d_x = d_x.view_as(x)
+            d_x = dropout.of(d_inner @ down.to(x.dtype), places).addmm_(g, weight).view_as(x)
         return d_x, None, None, d_down, d_up, None, None
 
 
 @dataclass(frozen=True)
 class _Dropout:
-    """One draw of dropout, made anew as often as it is needed.
+    """One draw of dropout, which can be made again.
 
     torch draws a Bernoulli number at a time, which on a CPU takes as long as the matrix product that follows; here
     four come out of each random integer, as its 16-bit parts. The rate is met to 1/65,536.
     """
 
     rate: float
-    seed: int = 0
+    seed: int
 
-    @classmethod
-    def drawn(cls, rate: float) -> _Dropout:
-        """A fresh draw, from torch's global generator."""
-        return cls(rate, int(torch.randint(1 << 62, ())) if rate > 0 else 0)
+    @property
+    def steps(self) -> int:
+        """How many of the 65,536 values of a part mean that an element is dropped."""
+        return round(self.rate * (1 << 16))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, D): zeros where dropped, the rest scaled up; the same places for every input of this size."""
+    @property
+    def gain(self) -> float:
+        """What the elements that stay are multiplied by; it is left to the scale of the adapter."""
+        return 1 / (1 - self.steps / (1 << 16))
+
+    def places(self, x: Tensor) -> Tensor | None:
+        """Where inputs like `x` (N, D) are dropped, bool (N, D); None for nowhere."""
         if self.rate == 0:
-            return x
+            return None
         generator = torch.Generator(x.device).manual_seed(self.seed)
         parts = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
         parts.random_(-(1 << 63), None, generator=generator)
-        steps = round(self.rate * (1 << 16))
-        kept = parts.view(torch.int16)[: x.numel()].view_as(x) >= steps - (1 << 15)
-        return kept.to(x.dtype).mul_(x).mul_(1 / (1 - steps / (1 << 16)))
+        return parts.view(torch.int16)[: x.numel()].view_as(x) < self.steps - (1 << 15)
+
+    @staticmethod
+    def of(x: Tensor, places: Tensor | None) -> Tensor:
+        """(N, D) with zeros where it is dropped."""
+        return x if places is None else x.masked_fill(places, 0)

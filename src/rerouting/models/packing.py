@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
@@ -141,13 +142,18 @@ def _causal(
 ) -> Tensor:
     """Attention of padded sequences (B, H, T, D) to what precedes, in blocks of queries: (B, T, H, D)."""
     length = query.shape[2]
+    attend: Any = grouped_attention
+    if (
+        length > BLOCK and query.requires_grad
+    ):  # the weights grow with the square: not kept, but computed again
+        attend = partial(checkpoint, grouped_attention, use_reentrant=False, preserve_rng_state=False)
     mixed = []
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
         first = 0 if window is None else max(0, start - window + 1)
         mask = _mask(start, end, first, window, query.dtype, query.device)
         mixed.append(
-            grouped_attention(
+            attend(
                 module, query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], mask, **options
             )[0]
         )
