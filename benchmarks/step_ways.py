@@ -27,7 +27,6 @@ from rerouting.data.formatting import Example
 from rerouting.models.config import LoraConfig
 from rerouting.models.lora import adapter_parameters, add_lora, first_adapted, train_adapters
 from rerouting.models.low_rank import lean_adapters
-from rerouting.models.rms_norm import lean_norms
 from rerouting.models.trunk import Trunk
 from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Objective
@@ -122,7 +121,7 @@ def sharing_copy(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-ABLATIONS = ("packing", "lean_adapters", "lean_norms", "micro_batches", "kept_activations")
+ABLATIONS = ("packing", "lean_adapters", "micro_batches", "kept_activations")
 """Names of what `ours_step` can leave out, as {"packing": False}; without kept activations blocks are run again."""
 
 
@@ -150,8 +149,6 @@ def ours_step(base: nn.Module, setting: Setting, on: dict[str, bool]) -> Way:
     )
     kept = ExitStack()  # as long as the way
     lean = kept.enter_context(lean_adapters(model)) if on["lean_adapters"] else 0
-    if on["lean_norms"]:
-        kept.enter_context(lean_norms(model))
     autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
     optim = OptimConfig(recompute=not on["kept_activations"])
     stepper = Stepper(objective, optim, Processes(), autocast=autocast)

@@ -12,7 +12,6 @@ from rerouting.models.config import LoraConfig, ModelConfig
 from rerouting.models.lora import add_lora, train_adapters
 from rerouting.models.low_rank import lean_adapters
 from rerouting.models.packing import GROUPED, register
-from rerouting.models.rms_norm import lean_norms
 from rerouting.models.shape import BlockShape, ModelShape, meta_model, shape_of
 from rerouting.models.trunk import Trunk
 from rerouting.training.planning import (
@@ -74,7 +73,7 @@ def test_memory_by_hand():
         800,
         1600,
     )  # 2 blocks · 2 · 50, float32
-    each = 2 * (14 + 2 * 10 + 18 + 4 * 8)  # adapters' inputs, norms, MLP, attention
+    each = 2 * (14 + 18 + 4 * 8) + 4 * 2 * 10  # adapters' inputs, norms, MLP, attention
     assert block_activations(SHAPE, BLOCK, LAYOUT, 5) == each
     tokens = 2 * 5  # of the retain stream, which needs more than the other's 2 · 6 in one block
     assert memory.activations == 2 * tokens * each
@@ -87,7 +86,7 @@ def test_memory_by_hand():
 
 def test_flash_attention_keeps_no_weights_and_repeats_no_keys():
     flash = replace(LAYOUT, attention="rerouting_varlen")
-    assert block_activations(SHAPE, BLOCK, flash, 5) == 2 * (14 + 2 * 10 + 18 + 2 * 8 + 2 * 4)
+    assert block_activations(SHAPE, BLOCK, flash, 5) == 2 * (14 + 18 + 2 * 8 + 2 * 4) + 4 * 2 * 10
 
 
 @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ def kept_bytes(blocks, dtype, dropout, attention):
 
     ids = torch.randint(0, 128, (2, 48), generator=torch.Generator().manual_seed(0))
     watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with lean_adapters(adapted), lean_norms(adapted), watched:
+    with lean_adapters(adapted), watched:
         states = Trunk(adapted, blocks)(ids, torch.ones_like(ids), [blocks])
     assert states[blocks].requires_grad
     return sum(count for count, _ in kept.values()), shape

@@ -33,7 +33,6 @@ from rerouting.models.lora import (
     without_gradient,
 )
 from rerouting.models.low_rank import lean_adapters
-from rerouting.models.rms_norm import lean_norms
 from rerouting.models.scoring import response_nll
 from rerouting.models.shape import ModelShape
 from rerouting.models.trunk import Trunk
@@ -117,7 +116,6 @@ def train(
 
     with ExitStack() as ways, bar("training", total=optim.steps, done=done) as progress:
         lean = ways.enter_context(lean_adapters(model))
-        ways.enter_context(lean_norms(model))
         autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
         if processes.world > 1 and (optim.shard or processes.sharded):
             processes.shard(model, override)

@@ -204,8 +204,8 @@ def _micro_batch(shape: ModelShape, stream: Stream, layout: Layout, recompute: b
 def block_activations(shape: ModelShape, block: BlockShape, layout: Layout, length: int) -> float:
     """Bytes a token that a block with adapters keeps for its backward pass.
 
-    Each linear layer's adapter keeps its input, once for layers that share it, each norm its own, a gated MLP gate,
-    activated gate and up, attention queries, keys and values, and its weights where it is not flash attention.
+    Each linear layer's adapter keeps its input, once for layers that share it, each norm its own in float32, a
+    gated MLP gate, activated gate and up, attention queries, keys, values, and its weights unless it is flash attention.
 
     Args:
         shape: the model.
@@ -214,9 +214,8 @@ def block_activations(shape: ModelShape, block: BlockShape, layout: Layout, leng
         length: tokens of the sequence, which attention weights grow with where they are kept.
     """
     size = layout.state_bytes
-    norms, mlp = block.norms * shape.hidden, 1.5 * block.wide
-    own = block.inputs + norms + mlp + block.active_expert_widths
-    return own * size + _attention(shape, layout, length)
+    own = block.inputs + 1.5 * block.wide + block.active_expert_widths
+    return own * size + FLOAT32 * block.norms * shape.hidden + _attention(shape, layout, length)
 
 
 def _attention(shape: ModelShape, layout: Layout, length: int) -> float:
