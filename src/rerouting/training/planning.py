@@ -205,7 +205,8 @@ def block_activations(shape: ModelShape, block: BlockShape, layout: Layout, leng
     """Bytes a token that a block with adapters keeps for its backward pass.
 
     Each linear layer's adapter keeps its input, once for layers that share it, each norm its own in float32, a
-    gated MLP gate, activated gate and up, attention queries, keys, values, and its weights unless it is flash attention.
+    gated MLP gate, activated gate and up, attention queries, keys, values, and, unless it is flash attention, its
+    weights.
 
     Args:
         shape: the model.
