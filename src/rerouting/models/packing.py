@@ -66,9 +66,8 @@ def register(device: torch.device) -> str:
     AttentionInterface.register(GROUPED, grouped)
     AttentionMaskInterface.register(GROUPED, eager_mask)
     AttentionInterface.register(VARLEN, varlen)
-    AttentionMaskInterface.register(
-        VARLEN, eager_mask
-    )  # which families with attention of their own can read too
+    # a mask that families with attention of their own can read too
+    AttentionMaskInterface.register(VARLEN, eager_mask)
     return VARLEN if device.type == "cuda" else GROUPED
 
 
@@ -143,9 +142,8 @@ def _causal(
     """Attention of padded sequences (B, H, T, D) to what precedes, in blocks of queries: (B, T, H, D)."""
     length = query.shape[2]
     attend: Any = grouped_attention
-    if (
-        length > BLOCK and query.requires_grad
-    ):  # the weights grow with the square: not kept, but computed again
+    if length > BLOCK and query.requires_grad:
+        # the weights grow with the square: not kept, but computed again
         attend = partial(checkpoint, grouped_attention, use_reentrant=False, preserve_rng_state=False)
     mixed = []
     for start in range(0, length, BLOCK):
@@ -160,7 +158,7 @@ def _causal(
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _mask(
     start: int, end: int, first: int, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:

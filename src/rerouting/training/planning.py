@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rerouting.models.packing import BLOCK
 from rerouting.models.shape import BlockShape, ModelShape
 from rerouting.training.plan_config import Strategy
 
@@ -229,7 +230,8 @@ def _attention(shape: ModelShape, layout: Layout, length: int) -> float:
         return size * 4 * queries
     if layout.attention == "eager":  # the weights in float32 and in the states' dtype
         return size * (4 * queries + weights) + FLOAT32 * weights
-    return size * (2 * queries + 2 * keys + weights)
+    kept = weights if length <= BLOCK else 0  # those of long sequences are computed again
+    return size * (2 * queries + 2 * keys + kept)
 
 
 def step_seconds(flops: float, rate: float, efficiency: float, devices: int) -> float:
