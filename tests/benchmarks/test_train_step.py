@@ -140,10 +140,12 @@ def test_a_run(capsys):
     assert any(line.startswith("ours ") for line in table)
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_another_process():
     assert train_step.peak_elsewhere([*TINY, "--data", "worst", "--batch", "8"], OURS) > 0.1
 
 
+@pytest.mark.slow
 def test_quickstart_streams_and_worst_case(tmp_path, capsys):
     run = tmp_path / "streams"
     run.mkdir()
@@ -159,6 +161,7 @@ def test_quickstart_streams_and_worst_case(tmp_path, capsys):
     assert tokens == {"quickstart": [16, 16], "worst": [128, 128]}
 
 
+@pytest.mark.slow
 def test_sweep(tmp_path, capsys):
     options = [
         "--sweep",
