@@ -23,7 +23,7 @@ from rerouting.core.records import Chat
 from rerouting.data.formatting import render_prompt
 from rerouting.data.sources.bundled import Bundled
 from rerouting.models.config import ModelConfig
-from rerouting.models.generation import end_tokens, generate
+from rerouting.models.generation import _cut, end_tokens, generate
 from rerouting.models.loading import load
 
 SAMPLING = {"temperature": 0.7, "top_p": 0.95}
@@ -46,7 +46,7 @@ def plain(model, tokenizer, prompts: list[list[int]], new: int, batch: int) -> i
                 do_sample=True, pad_token_id=tokenizer.pad_token_id, top_k=0, **SAMPLING,
             )  # fmt: skip
         for answer in out[:, width:].tolist():
-            total += next((at for at, token in enumerate(answer) if token in ends), len(answer))
+            total += len(_cut(answer, ends))
     return total
 
 

@@ -33,7 +33,7 @@ def main(folder: Path, options: dict) -> None:
     assert sharded == optim.shard, "the frozen weights are shared out when asked for, and only then"
     if processes.main:
         torch.save(adapter_copy(model), folder / "adapter.pt")
-    processes.wait()
+    processes.agree(True)  # the others wait for the file
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rerouting.models.packing import GROUPED, register
 from rerouting.models.shape import BlockShape, ModelShape, meta_model, shape_of
 from rerouting.models.trunk import Trunk
 from rerouting.training.planning import (
-    Layout,
+    StepSetup,
     Stream,
     block_activations,
     step_flops,
@@ -30,7 +30,7 @@ SHAPE = ModelShape(
 HARMFUL = Stream(sequences=3, blocks=1, states=1, mean=4, mean_square=20, longest=6)
 RETAIN = Stream(sequences=2, blocks=2, states=3, mean=5, mean_square=25, longest=5)
 STREAMS = [HARMFUL, RETAIN]
-LAYOUT = Layout(rank=2, state_bytes=2, attention="sdpa", micro_batch=2)
+LAYOUT = StepSetup(rank=2, state_bytes=2, attention="sdpa", micro_batch=2)
 
 
 def test_operations_by_hand():
@@ -139,7 +139,7 @@ def test_activations_against_what_autograd_keeps(dtype, dropout, attention, low,
     register(torch.device("cpu"))
     few, shape = kept_bytes(2, dtype, dropout, attention)
     more, _ = kept_bytes(3, dtype, dropout, attention)
-    layout = Layout(4, dtype.itemsize, attention, micro_batch=2)
+    layout = StepSetup(4, dtype.itemsize, attention, micro_batch=2)
     expected = block_activations(shape, shape.blocks[0], layout, 48) * 2 * 48
     assert low < expected / (more - few) < high
 

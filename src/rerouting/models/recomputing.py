@@ -11,19 +11,17 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from rerouting.models.layers import decoder_blocks
-
 
 @contextmanager
-def recomputed(model: nn.Module, override: str | None = None) -> Iterator[None]:
+def recomputed(blocks: nn.ModuleList) -> Iterator[None]:
     """Within this context a block keeps its input alone, and runs again in the backward pass (any family)."""
-    blocks: list[Any] = list(decoder_blocks(model, override).blocks)
-    for block in blocks:
+    patched: list[Any] = list(blocks)
+    for block in patched:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     try:
         yield
     finally:
-        for block in blocks:
+        for block in patched:
             del block.forward
 
 

@@ -69,6 +69,11 @@ class Trunk(nn.Module):
         """Number format of the frozen weights."""
         return self._found.owner.get_input_embeddings().weight.dtype  # type: ignore[operator, no-any-return]
 
+    @property
+    def all_blocks(self) -> nn.ModuleList:
+        """Every decoder block of the model, those above the trunk too."""
+        return self._found.blocks
+
     @contextmanager
     def truncated(
         self, blocks: int | None = None, below: Tensor | None = None, shared: int = 0
@@ -203,9 +208,8 @@ class _Instead(nn.Module):
         self.__dict__["block"], self.output = block, output
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(
-            self.__dict__["block"], name
-        )  # what the family reads off its blocks, such as their kind
+        # what the family reads off its blocks, such as their kind
+        return getattr(self.__dict__["block"], name)
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The known output."""

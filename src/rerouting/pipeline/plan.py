@@ -17,7 +17,7 @@ from rerouting.models.shape import ModelShape, meta_model, shape_of
 from rerouting.pipeline.run import blocks_needed, check_layers
 from rerouting.training.config import RunConfig
 from rerouting.training.plan_config import PlanConfig
-from rerouting.training.planning import Layout, Stream, step_flops, step_memory, step_seconds
+from rerouting.training.planning import StepSetup, Stream, step_flops, step_memory, step_seconds
 
 AUTHORS_MEAN = 375
 """Real tokens a sequence of the authors' mix: about 12,000 (10,500 to 14,000) in a step of 16 + 16."""
@@ -72,7 +72,7 @@ def _costs(
     options: PlanConfig,
     shape: ModelShape,
     streams: Sequence[Stream],
-    layout: Layout,
+    layout: StepSetup,
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[str, Any]:
@@ -127,8 +127,8 @@ def _is_device(name: str) -> bool:
         return False
 
 
-def _layout(config: RunConfig, options: PlanConfig, device: torch.device, dtype: torch.dtype) -> Layout:
-    return Layout(
+def _layout(config: RunConfig, options: PlanConfig, device: torch.device, dtype: torch.dtype) -> StepSetup:
+    return StepSetup(
         rank=config.lora.rank,
         state_bytes=dtype.itemsize,
         attention=pick_attention(config.model.attention, device),

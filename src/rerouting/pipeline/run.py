@@ -87,7 +87,7 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
             base_model_path=str(base.base_model_path),
             model={"name": config.model.name, "sha256": digest, "dtype": str(base.dtype)},
             seed=config.seed,
-            devices={"count": processes.world, "sharded": _shards(config, processes)},
+            devices={"count": processes.world, "sharded": processes.shards(config.training.shard)},
         )
         cache = CompletionCache(cache_folder() / "completions")
         if not (run.adapter / "adapter_config.json").exists():
@@ -141,7 +141,7 @@ def prepare_and_train(
         model = _trained(config, run, base, data, blocks, processes)
         on_hub = not (Path(config.model.name).exists() or config.model.name in EMBEDDED)
         save_adapter(model, run.adapter, base_model=config.model.name if on_hub else base.base_model_path)
-        if _shards(config, processes):
+        if processes.shards(config.training.shard):
             del model
             base = load(config.model)
         else:
@@ -181,13 +181,9 @@ def _trained(
     return model
 
 
-def _shards(config: RunConfig, processes: Processes) -> bool:
-    return processes.world > 1 and (config.training.shard or processes.sharded)
-
-
 def _placed(config: RunConfig, processes: Processes) -> ModelConfig:
     """Where the model is loaded to: the host, if no device is to hold it whole."""
-    if not _shards(config, processes):
+    if not processes.shards(config.training.shard):
         return config.model
     dtype = pick_dtype(config.model.dtype, pick_device(config.model.device))
     name: Any = str(dtype).removeprefix("torch.")

@@ -117,15 +117,14 @@ def train(
     with ExitStack() as ways, bar("training", total=optim.steps, done=done) as progress:
         lean = ways.enter_context(lean_adapters(model))
         autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
-        if processes.world > 1 and (optim.shard or processes.sharded):
+        if processes.shards(optim.shard):
             processes.shard(model, override)
             objective.device = processes.device
-        stepper = Stepper(objective, optim, processes, override, autocast)
+        stepper = Stepper(objective, optim, processes, autocast)
         held_out = _HeldOut(model, objective, data, autocast, pad_id)
         work = Work(objective, processes.world, shape)
         for step in range(done + 1, optim.steps + 1):
             began = time.perf_counter()
-            torch.manual_seed(seed * 1_000_003 + step + (processes.rank << 40))
             reroute_weight, retain_weight = schedule(step / optim.steps)
             draw = Draw(
                 _draw(data.circuit_breaker, optim.batch_size, step, seed),
@@ -134,6 +133,7 @@ def train(
                 retain_weight,
                 seed * 1_000_003 + step,
             )
+            torch.manual_seed(draw.seed + (processes.rank << 40))
             train_adapters(model, True)
             rerouted, retained = stepper.gradients(draw)
             train_adapters(model, False)

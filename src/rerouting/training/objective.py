@@ -132,12 +132,11 @@ class Objective:
         scale = 1 / (len(layers) * max(count or measures.tokens, 1))
         for batch in batches:
             reference, below = self._reference(batch, layers)
-            adapted = reference | self._adapted(batch, layers, below)
-            new, old = (
-                torch.stack([adapted[key] for key in layers]),
-                torch.stack([reference[key] for key in layers]),
-            )
-            del adapted, reference
+            states = self._run(batch, layers, below=below)
+            adapted = reference | {key: batch.pick(state) for key, state in states.items()}
+            new = torch.stack([adapted[key] for key in layers])
+            old = torch.stack([reference[key] for key in layers])
+            del adapted, reference, states
             loss = self.reroute_loss(new, old, torch.Generator().manual_seed(seed)).sum() * scale
             if backward is not None:
                 backward(coefficient * loss)
@@ -166,7 +165,7 @@ class Objective:
         scale = 1 / (len(keys) * divisor)
         for batch in batches:
             reference, below = self._reference(batch, self.retain_layers, final_norm)
-            layerwise = _Layerwise(self, batch, reference, scale, backward is not None)
+            layerwise = _Layerwise(self.retain_loss, batch, reference, scale, backward is not None)
             self._run(batch, self._above(self.retain_layers), final_norm, seen=layerwise, below=below)
             loss = torch.stack(layerwise.losses).sum()
             if backward is not None:
@@ -223,24 +222,14 @@ class Objective:
             self._run(batch, run, final_norm, seen=seen)
         return states, below[0] if below else None
 
-    def _adapted(self, batch: Batch, layers: Sequence[int], below: Tensor | None) -> dict[Key, Tensor]:
-        """States (n, D) of the selected tokens with adapters."""
-        states: dict[Key, Tensor] = {}
-
-        def seen(key: Key, state: Tensor) -> None:
-            states[key] = batch.pick(state)
-
-        self._run(batch, layers, seen=seen, below=below)
-        return states
-
 
 class _Layerwise:
     """The retain loss of each layer at the moment when the adapted pass reaches it."""
 
     def __init__(
-        self, objective: Objective, batch: Batch, reference: dict[Key, Tensor], scale: float, training: bool
+        self, loss: Any, batch: Batch, reference: dict[Key, Tensor], scale: float, training: bool
     ) -> None:
-        self.loss, self.batch, self.reference = objective.retain_loss, batch, reference
+        self.loss, self.batch, self.reference = loss, batch, reference
         self.scale, self.training = scale, training
         self.losses: list[Tensor] = []
         self.sums: dict[str, list[Tensor]] = {"distance": [], "relative": []}

@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rerouting.models.packing import BLOCK
+from rerouting.models.packing import BLOCK, VARLEN
 from rerouting.models.shape import BlockShape, ModelShape
 from rerouting.training.plan_config import Strategy
 
@@ -106,7 +106,7 @@ def step_flops(
 
 
 @dataclass(frozen=True)
-class Layout:
+class StepSetup:
     """How a step lies in memory.
 
     Attributes:
@@ -158,7 +158,7 @@ class Memory:
 
 
 def step_memory(
-    shape: ModelShape, streams: Sequence[Stream], layout: Layout, recompute: bool = False
+    shape: ModelShape, streams: Sequence[Stream], layout: StepSetup, recompute: bool = False
 ) -> Memory:
     """Memory of one device at its peak, for micro-batches of the longest sequences.
 
@@ -186,7 +186,9 @@ def step_memory(
     )
 
 
-def _micro_batch(shape: ModelShape, stream: Stream, layout: Layout, recompute: bool) -> tuple[float, float]:
+def _micro_batch(
+    shape: ModelShape, stream: Stream, layout: StepSetup, recompute: bool
+) -> tuple[float, float]:
     """Bytes of reference states and of the saved activations."""
     sequences = min(layout.micro_batch, math.ceil(stream.sequences / layout.devices))
     tokens = sequences * stream.longest
@@ -202,7 +204,7 @@ def _micro_batch(shape: ModelShape, stream: Stream, layout: Layout, recompute: b
     return states * layout.state_bytes, activations
 
 
-def block_activations(shape: ModelShape, block: BlockShape, layout: Layout, length: int) -> float:
+def block_activations(shape: ModelShape, block: BlockShape, layout: StepSetup, length: int) -> float:
     """Bytes a token that a block with adapters keeps for its backward pass.
 
     Each linear layer's adapter keeps its input, once for layers that share it, each norm its own in float32, a
@@ -220,11 +222,11 @@ def block_activations(shape: ModelShape, block: BlockShape, layout: Layout, leng
     return own * size + FLOAT32 * block.norms * shape.hidden + _attention(shape, layout, length)
 
 
-def _attention(shape: ModelShape, layout: Layout, length: int) -> float:
+def _attention(shape: ModelShape, layout: StepSetup, length: int) -> float:
     """Bytes a token, the output included, which the block's `inputs` do not count."""
     queries, keys, weights = shape.query_width, shape.key_width, shape.heads * length
     size = layout.state_bytes
-    if layout.attention in ("flash_attention_2", "rerouting_varlen"):
+    if layout.attention in ("flash_attention_2", VARLEN):
         return size * (2 * queries + 2 * keys)
     if layout.attention == "sdpa":  # keys and values repeated for every query head
         return size * 4 * queries

@@ -36,7 +36,7 @@ class Processes:
     Attributes:
         rank: its number.
         world: how many there are.
-        sharded: whether accelerate was told to shard the model (FSDP2).
+        sharded: whether accelerate was told to shard the model (FSDP2); see `shards`.
         device: this process's own.
     """
 
@@ -53,9 +53,8 @@ class Processes:
             UserError: DeepSpeed or FSDP 1 was asked for.
         """
         AcceleratorState._reset_state(reset_partial_state=True)  # or a second run keeps the first's
-        patience = InitProcessGroupKwargs(
-            timeout=timedelta(days=7)
-        )  # the others wait while one prepares the data
+        # the others wait while one prepares the data
+        patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
         accelerator = Accelerator(mixed_precision="no", cpu=cpu, kwargs_handlers=[patience])
         kind = str(accelerator.distributed_type).rpartition(".")[-1]
         if kind == "DEEPSPEED":
@@ -72,10 +71,9 @@ class Processes:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.world > 1:
-            dist.barrier()
+    def shards(self, wanted: bool) -> bool:
+        """Whether frozen weights are shared out: as accelerate or the recipe (`wanted`) asks, if there are others."""
+        return self.world > 1 and (wanted or self.sharded)
 
     def agree(self, value: bool) -> bool:
         """The main process's value, in every process; the others wait for it."""

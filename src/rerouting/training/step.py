@@ -39,7 +39,6 @@ class Stepper:
         objective: the losses.
         optim: options of the loop.
         processes: who else works on the step.
-        override: dotted path of the decoder blocks, when they cannot be found.
         autocast: whether adapters need it (those that compute by PEFT's own forward, in bfloat16).
         recompute: whether blocks are run again in the backward pass.
     """
@@ -47,12 +46,12 @@ class Stepper:
     objective: Objective
     optim: OptimConfig
     processes: Processes
-    override: str | None = None
     autocast: bool = False
     recompute: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.recompute = self.optim.recompute
+        self.parameters = list(adapter_parameters(self.objective.model).values())
 
     def gradients(self, draw: Draw) -> tuple[Measures, Measures]:
         """Add the gradients of both losses to the adapters'; what was measured, over all processes.
@@ -60,7 +59,6 @@ class Stepper:
         Raises:
             UserError: memory is too small for a single sequence, or for this micro-batch on one of several processes.
         """
-        parameters = adapter_parameters(self.objective.model)
         while True:
             try:
                 found = self._once(draw)
@@ -68,11 +66,11 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                for item in parameters.values():
+                for item in self.parameters:
                     item.grad = None
                 self._make_room(error)
         add_up = self.processes.sum
-        add_up(*(item.grad for item in parameters.values() if item.grad is not None))
+        add_up(*(item.grad for item in self.parameters if item.grad is not None))
         rerouted, retained = found
         return rerouted.settled(add_up), retained.settled(add_up)
 
@@ -86,7 +84,7 @@ class Stepper:
         with ExitStack() as ways:
             ways.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=self.autocast))
             if self.recompute:
-                ways.enter_context(recomputed(objective.model, self.override))
+                ways.enter_context(recomputed(objective.trunk.all_blocks))
             if self.optim.offload:
                 ways.enter_context(offloaded(device))
             rerouted = objective.reroute(
