@@ -10,7 +10,7 @@ LEVELS = [
     {"cli"},
     {"pipeline"},
     {"training", "evaluation"},
-    {"losses", "attacks", "judges"},
+    {"losses", "attacks", "judges", "measures"},
     {"targets"},
     {"models", "data"},
     {"core"},

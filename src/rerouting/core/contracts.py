@@ -1,4 +1,4 @@
-"""What attacks, judges, chat models and translators promise each other.
+"""What attacks, judges, measures, chat models and translators promise each other.
 
 An attack is one file in attacks/ with a dataclass that has one of two methods:
 
@@ -20,6 +20,9 @@ trace's "beside" (what else the attack did there, such as the loss of harmless t
 A judge is one file in judges/ with a dataclass that has `verdicts(judged) -> [Verdict]`. With `uses_likelihoods` true,
 a verdict belongs to an answer with its likelihoods, else to the answer alone; `version` (any text) names what else its
 verdicts depend on, weights or prompts: those of another version are not reused.
+
+A measure is one file in measures/ with a dataclass that has `measure(base, rerouted, aids) -> Measured`: what circuit
+breakers cost. Both models are `rerouting.targets.target.Target`s; a measure leaves them as they were.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rerouting.core.attempt import Attempt
+from rerouting.core.findings import Finding
 from rerouting.core.records import Chat, Message
 
 Budget = str
@@ -179,4 +183,51 @@ class ModelAttack(Protocol):
 
     def run(self, target: Any, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
         """One or several attempts a chat; a behaviour's attempts succeed if one of them does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Aids:
+    """What a measure may use beside the two models.
+
+    Attributes:
+        seed: of everything random.
+        label: of each answer to a plain request: "answered", "refused" or "broken" (compared with the base's own answer),
+            and why.
+        assistant: a chat model that judges or plays the user.
+        folder: where the measure may leave files.
+        progress: called with a short line about what is going on.
+    """
+
+    seed: int
+    label: Callable[[Sequence[Chat], Sequence[Judged]], list[tuple[str, str]]]
+    assistant: ChatModel
+    folder: Path = Path()
+    progress: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a measure found.
+
+    Attributes:
+        findings: figures of both models.
+        rows: what they rest on, one a text or question, for JSON Lines.
+        notes: what a reader of the table must know (settings, what was left out and why).
+    """
+
+    findings: list[Finding]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Measure(Protocol):
+    """One file in measures/."""
+
+    def measure(self, base: Any, rerouted: Any, aids: Aids) -> Measured:
+        """Measure both models.
+
+        Raises:
+            UserError: what it needs is not there (data, an extra, a judge).
+        """
         ...

@@ -1,0 +1,1 @@
+"""What circuit breakers cost: one file a measure (see `core.contracts.Measure`)."""
