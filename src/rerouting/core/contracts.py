@@ -192,8 +192,8 @@ class Aids:
 
     Attributes:
         seed: of everything random.
-        label: of each answer to a plain request: "answered", "refused" or "broken" (compared with the base's own answer),
-            and why.
+        label: of each answer to a plain request: "answered", "refused" or "broken" (compared with the base's own
+            answer), and why.
         assistant: a chat model that judges or plays the user.
         folder: where the measure may leave files.
         progress: called with a short line about what is going on.

@@ -1,7 +1,7 @@
 """What was measured of two models: one figure each, its interval, and their paired difference.
 
-Sources of the intervals: Wilson 1927 for rates, Newcombe 1998 for their difference (`core.paired`); for means the normal
-approximation over units (texts, questions), paired.
+Sources of the intervals: Wilson 1927 for rates, Newcombe 1998 for their difference (`core.paired`); for means the
+normal approximation over units (texts, questions), paired.
 """
 
 from __future__ import annotations
