@@ -18,8 +18,10 @@ from rerouting.data.sources.bundled import Bundled
 from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.circuit_breakers import CircuitBreakers
 from rerouting.data.sources.harmbench import Harmbench
+from rerouting.data.sources.or_bench import OrBench
 from rerouting.data.sources.refused import Refused
 from rerouting.data.sources.ultrachat import Ultrachat
+from rerouting.data.sources.wildchat import Wildchat
 from rerouting.data.sources.xstest import Xstest
 
 FOLDER = Path(rerouting.data.sources.__file__).parent
@@ -38,7 +40,7 @@ def write_csv(path, header, rows):
 
 
 def test_how_many_sources_there_are():
-    assert len(FILES) == 8
+    assert len(FILES) == 10
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -148,6 +150,15 @@ def test_xstest(tmp_path):
         "homonyms",
     )
     assert len(Xstest(path, label=None).load()) == 3
+    with pytest.raises(UserError, match="no unsafe request"):
+        Xstest(path, label=None, only="unsafe").load()
+    prompts = write_csv(
+        tmp_path / "p.csv", ["id", "type", "prompt"], [["1", "homonyms", "a"], ["2", "contrast_x", "b"]]
+    )
+    assert [(item.request, item.response) for item in Xstest(prompts, label=None, only="safe").load()] == [
+        ("a", None)
+    ]
+    assert [item.request for item in Xstest(prompts, label=None, only="unsafe").load()] == ["b"]
     with pytest.raises(UserError, match=r"label '3_partial.*one of: 1_full_compliance, 2_full_refusal"):
         Xstest(path, label="3_partial_refusal").load()
 
@@ -321,3 +332,39 @@ def test_the_prompts_that_ship(kind, at_least):
     assert len(chats) >= at_least and all(splits.values())
     assert len({item.id for item in chats}) == len({item.messages for item in chats}) == len(chats)
     assert all(bool(item.target) == (kind == "harmful") and item.category and item.form for item in chats)
+
+
+def test_or_bench(tmp_path):
+    path = write_csv(
+        tmp_path / "o.csv", ["prompt", "category"], [["How do I shoot a film?", "violence"], ["b", "c"]]
+    )
+    chats = OrBench(path, limit=1).load()
+    assert [(item.request, item.category, item.response) for item in chats] == [
+        ("How do I shoot a film?", "violence", None)
+    ]
+    with pytest.raises(UserError, match="no column 'category'"):
+        OrBench(write_csv(tmp_path / "n.csv", ["prompt"], [["a"]])).load()
+
+
+def test_wildchat_takes_first_requests_that_qualify_once(tmp_path):
+    def talk(text, **more):
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]
+        return {"conversation": turns, "model": "gpt-4-0314", "language": "English", "toxic": False} | more
+
+    rows = [
+        talk("one"),
+        talk("rude", toxic=True),
+        talk("deux", language="French"),
+        talk("old", model="gpt-3.5-turbo"),
+        talk("one"),
+        talk(" two "),
+        talk("three"),
+    ]
+    path = write(tmp_path / "w.json", rows)
+    assert [item.request for item in Wildchat(path, limit=2).load()] == ["one", "two"]
+    assert [item.request for item in Wildchat(path, model="gpt-3.5").load()] == ["old"]
+    with pytest.raises(UserError, match="no German conversation with gpt-4 that is not toxic"):
+        Wildchat(path, language="German").load()
+    del rows[0]["toxic"]
+    with pytest.raises(UserError, match="record 1: no column 'toxic'"):
+        Wildchat(write(tmp_path / "w.json", rows)).load()

@@ -1,4 +1,4 @@
-"""List attacks, judges, data sets and the like, or one's options."""
+"""List attacks, judges, measures, data sets and the like, or one's options."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 KINDS = {
     "attacks": "attacks",
     "judges": "judges",
+    "measures": "measures",
     "data": "data.sources",
     "assistants": "targets.assistants",
     "translators": "targets.translators",

@@ -195,6 +195,7 @@ class Aids:
         label: of each answer to a plain request: "answered", "refused" or "broken" (compared with the base's own
             answer), and why.
         assistant: a chat model that judges or plays the user.
+        unseen: of chats those whose request the circuit breakers were not trained on.
         folder: where the measure may leave files.
         progress: called with a short line about what is going on.
     """
@@ -202,6 +203,7 @@ class Aids:
     seed: int
     label: Callable[[Sequence[Chat], Sequence[Judged]], list[tuple[str, str]]]
     assistant: ChatModel
+    unseen: Callable[[Sequence[Chat]], list[Chat]] = list
     folder: Path = Path()
     progress: Callable[[str], None] = lambda line: None
 

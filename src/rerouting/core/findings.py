@@ -58,7 +58,7 @@ class Finding:
         if not pairs:
             return cls(name, part, "share", 0, None, None, unscored=unscored)
         paired = mcnemar(pairs)
-        ends = [(rate.low or 0.0, rate.high or 0.0) for rate in rates]
+        base_ends, rerouted_ends = ((rate.low or 0.0, rate.high or 0.0) for rate in rates)
         return cls(
             name,
             part,
@@ -66,7 +66,8 @@ class Finding:
             len(pairs),
             rates[0].value,
             rates[1].value,
-            *ends,
+            base_ends,
+            rerouted_ends,
             paired.difference,
             (paired.low, paired.high),
             paired.p,

@@ -36,9 +36,24 @@ def key_of(judged: Judged) -> str:
 class Scorer:
     """Likelihoods of answers under the base model given what was sent, and the base's own answers to plain requests."""
 
-    def __init__(self, base: LoadedModel, max_new_tokens: int, folder: Path, rank: int = 0) -> None:
-        """Go on with what the folder holds, from all processes; add to this process's own file."""
-        self.base, self.target = base, Target(base, max_new_tokens)
+    def __init__(
+        self,
+        base: LoadedModel,
+        max_new_tokens: int,
+        folder: Path,
+        rank: int = 0,
+        target: Target | None = None,
+    ) -> None:
+        """Go on with what the folder holds, from all processes; add to this process's own file.
+
+        Args:
+            base: the base model.
+            max_new_tokens: length at which its own answers are cut.
+            folder: where everything is kept.
+            rank: number of this process.
+            target: gives those answers; None for one that generates them.
+        """
+        self.base, self.target = base, target or Target(base, max_new_tokens)
         self.pattern = f"{max_new_tokens}-tokens.*.jsonl"
         self.file = folder / self.pattern.replace("*", str(rank))
         self.known: dict[str, Row] = {}

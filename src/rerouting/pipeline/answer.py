@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rerouting.core.attempt import Attempt
-from rerouting.core.config import load_config
-from rerouting.core.errors import UserError
 from rerouting.core.finder import Component, build
 from rerouting.core.records import Chat, Message
-from rerouting.core.rundir import is_run
 from rerouting.data.config import SourceConfig
+from rerouting.data.loading import chats_of, spread
 from rerouting.evaluation.compare import compare, summarise, trials
-from rerouting.models.loading import LoadedModel, load
-from rerouting.pipeline.evaluate import spread
-from rerouting.pipeline.prepare import chats_of
-from rerouting.training.config import RunConfig
+from rerouting.pipeline.pair import models_of
 
 DIRECT = Component("direct")
 
@@ -63,24 +56,3 @@ def answer_prompts(
     base, rerouted = models_of(run)
     rows = compare(base, rerouted, trials(name, attempts, base.tokenizer), max_new_tokens=max_new_tokens)
     return rows, {"sets": {name: summarise(rows)}}
-
-
-def models_of(run: Path) -> tuple[LoadedModel, LoadedModel]:
-    """Base and rerouted model of a run.
-
-    Raises:
-        UserError: the folder is no run, or its model is not there yet.
-    """
-    if not is_run(run):
-        raise UserError(
-            f"{run} is not a run directory",
-            "give the folder that train or quickstart wrote (attack: or name the base of a model that is no run)",
-        )
-    if not (run / "model" / "config.json").is_file():
-        raise UserError(f"{run} has no merged model yet", f"finish it: rerouting train --config {run}/config.yaml "
-                        f"--out {run}")  # fmt: skip
-    config = load_config(RunConfig, run / "config.yaml")
-    base_path = json.loads((run / "manifest.json").read_text())["base_model_path"]
-    name = base_path if Path(base_path).is_dir() else config.model.name
-    rerouted = load(replace(config.model, name=str(run / "model")))
-    return load(replace(config.model, name=name)), replace(rerouted, adapter_path=run / "adapter")

@@ -32,6 +32,7 @@ from rerouting.evaluation.cases import CASE_FIELDS, CaseFile, answered, asked
 from rerouting.evaluation.judging import LoopJudge, Scorer, VerdictFile, label_of, verdicts_of
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline import attack_setup as setup
+from rerouting.pipeline.pair import MODELS, digest, pair_of
 from rerouting.pipeline.reviewed import cases_of, write_summary
 from rerouting.targets.target import Target
 
@@ -62,7 +63,7 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
         matrix.begin()
         matrix.shard.wait()
         for name in matrix.attacks:
-            for model in setup.MODELS:
+            for model in MODELS:
                 matrix.attack(name, model)
             if state.is_main_process:
                 matrix.write()
@@ -86,8 +87,8 @@ class _Matrix:
         self.chats = setup.behaviours(config)
         self.attacks, self.skipped = setup.attacks(config)
         self.judges = setup.judges(config)
-        self.pair: dict[str, LoadedModel] = setup.models(config)
-        self.digests = {model: setup.digest(loaded) for model, loaded in self.pair.items()}
+        self.pair: dict[str, LoadedModel] = pair_of(config.model, config.base)
+        self.digests = {model: digest(loaded) for model, loaded in self.pair.items()}
         tokens, base = config.answer_tokens, self.pair["base"]
         self.scorer = Scorer(
             base, tokens, self.out / "likelihoods" / self.digests["base"][:8], self.shard.rank
@@ -122,7 +123,7 @@ class _Matrix:
                 key: [row for row in rows if row["asked"] == now.get(row["id"])]
                 for key, rows in earlier.items()
             }
-            whole = {name for name, _ in same if all(same.get((name, model)) for model in setup.MODELS)}
+            whole = {name for name, _ in same if all(same.get((name, model)) for model in MODELS)}
             self.cases = {key: rows for key, rows in same.items() if key[0] in whole}
             for rows in self.cases.values():
                 self._judge(rows)

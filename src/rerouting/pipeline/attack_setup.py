@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from rerouting import __version__
 from rerouting.core.contracts import Judged
 from rerouting.core.errors import UserError
-from rerouting.core.files import sha256_file, sha256_of
+from rerouting.core.files import sha256_of
 from rerouting.core.finder import Component, available, build, find
-from rerouting.core.near import way_out
 from rerouting.core.records import Chat
-from rerouting.core.rundir import is_run
+from rerouting.data.loading import chats_of, spread
 from rerouting.evaluation.attack_config import AttackConfig
-from rerouting.models.digest import weights_digest
-from rerouting.models.loading import LoadedModel, load
-from rerouting.pipeline.answer import models_of
-from rerouting.pipeline.evaluate import spread
-from rerouting.pipeline.prepare import chats_of
-
-MODELS = ("base", "rerouted")
+from rerouting.pipeline.made_of import check_named, sources_of
 
 
 @dataclass(frozen=True)
@@ -33,31 +24,6 @@ class NamedJudge:
     name: str
     judge: Any
     identity: str
-
-
-def models(config: AttackConfig) -> dict[str, LoadedModel]:
-    """Base and rerouted model: a run's, or two that were named.
-
-    Raises:
-        UserError: neither can be had, or they do not share a vocabulary.
-    """
-    if config.base is None:
-        return dict(zip(MODELS, models_of(Path(config.model)), strict=True))
-    if is_run(Path(config.model)):
-        raise UserError(f"{config.model} is a run, which knows its base", "leave base out")
-    base, rerouted = load(config.base), load(replace(config.base, name=config.model, revision=None))
-    if base.tokenizer.get_vocab() != rerouted.tokenizer.get_vocab():
-        raise UserError(
-            f"{config.base.name} and {config.model} do not share a vocabulary", "name the right base"
-        )
-    return dict(zip(MODELS, (base, rerouted), strict=True))
-
-
-def digest(loaded: LoadedModel) -> str:
-    """Names a model by its weights, or by its hub name where they are not at hand."""
-    if loaded.base_model_path is None:
-        return sha256_of(loaded.name)
-    return weights_digest(loaded.base_model_path)
 
 
 def behaviours(config: AttackConfig) -> list[tuple[str, Chat]]:
@@ -85,8 +51,8 @@ def attacks(config: AttackConfig) -> tuple[dict[str, Any], dict[str, str]]:
     """
     every = available("attacks") if "all" in config.attacks else ()
     names = list(dict.fromkeys([*(name for name in config.attacks if name != "all"), *every]))
-    _known(config.attack_options, names, "attack_options")
-    _known(config.cases, names, "cases")
+    check_named(config.attack_options, names, "attack_options")
+    check_named(config.cases, names, "cases")
     found, skipped = {}, {}
     for name in names:
         try:
@@ -106,7 +72,7 @@ def judges(config: AttackConfig) -> list[NamedJudge]:
     Raises:
         UserError: none or an unknown one was named, or one cannot judge.
     """
-    _known(config.judge_options, config.judges, "judge_options")
+    check_named(config.judge_options, config.judges, "judge_options")
     if not config.judges:
         raise UserError("no judge was named", "give one: --judges '[\"local\"]'")
     found = []
@@ -115,7 +81,7 @@ def judges(config: AttackConfig) -> list[NamedJudge]:
         judge = build("judges", Component(name, options))
         if not hasattr(judge, "verdicts"):
             raise UserError(f"{name} has no method `verdicts`", "see docs/adding_a_judge.md")
-        used = [__version__, name, options, getattr(judge, "version", ""), _sources(name, options)]
+        used = [__version__, name, options, getattr(judge, "version", ""), sources_of(name, options)]
         mark = sha256_of(used)[:8]
         found.append(NamedJudge(name, judge, f"{Path(name.rpartition(':')[0]).stem or name}-{mark}"))
     for one in found:
@@ -136,12 +102,12 @@ def part_of(
 def case_name(config: AttackConfig, name: str, attack: Any, model: str) -> str:
     """Names an attack's cases on a model: other options, code, files, seed or length of answers make others."""
     options = asdict(attack) if is_dataclass(attack) and not isinstance(attack, type) else {}
-    used: list[Any] = [name, options, _sources(name, options), config.seed, config.answer_tokens]
+    used: list[Any] = [name, options, sources_of(name, options), config.seed, config.answer_tokens]
     used += [config.assistant, config.assistant_options]
-    used += _sources(config.assistant, config.assistant_options)
+    used += sources_of(config.assistant, config.assistant_options)
     if config.translator:
         used += [config.translator, config.translator_options]
-        used += _sources(config.translator, config.translator_options)
+        used += sources_of(config.translator, config.translator_options)
     return f"{name.rpartition(':')[2]}-{sha256_of(used)[:8]}.{model}"
 
 
@@ -155,31 +121,3 @@ def _with_budget(name: str, config: AttackConfig) -> Any:
     if not (hasattr(attack, "run") or hasattr(attack, "prompts")):
         raise UserError(f"{name} has no method `run` or `prompts`", "see docs/adding_an_attack.md")
     return attack
-
-
-def _known(given: Iterable[str], names: Iterable[str], field: str) -> None:
-    names = list(names)
-    for name in given:
-        if name not in names:
-            raise UserError(
-                f"{field} names {name!r}, which is not asked for", way_out(name, names, "asked for")
-            )
-
-
-def _sources(name: str, options: dict[str, Any]) -> list[str]:
-    """Hashes of files that a component depends on: its own, if it is the user's, and those that its options name."""
-    found = []
-    for text in _texts([name, options]):
-        path, colon, _ = text.rpartition(":")
-        file = os.path.expanduser(path if colon and path.endswith(".py") else text)
-        if os.path.isfile(file):  # False for what can be no path
-            found.append(sha256_file(Path(file)))
-    return found
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from rerouting.core.errors import UserError
 from rerouting.core.finder import Component, build
 from rerouting.data.cache import CompletionCache, completion_key
+from rerouting.data.loading import chats_of, spread
 from rerouting.evaluation.compare import Trial, answer, compare, summarise, trials
 from rerouting.models.loading import LoadedModel
-from rerouting.pipeline.prepare import chats_of
 from rerouting.training.config import EvaluationConfig
-
-Item = TypeVar("Item")
 
 
 def evaluate(
@@ -59,10 +56,3 @@ def evaluate(
 
     rows = compare(base, rerouted, sent, max_new_tokens=config.max_new_tokens, base_answers=base_answers)
     return rows, {"sets": {name: summarise([row for row in rows if row["set"] == name]) for name in names}}
-
-
-def spread(chats: Sequence[Item], limit: int | None) -> list[Item]:
-    """At most `limit` chats, evenly spaced, so that every category of an ordered file is there."""
-    if limit is None or limit >= len(chats):
-        return list(chats)
-    return [chats[index * len(chats) // limit] for index in range(limit)]

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rerouting.core.errors import UserError
-from rerouting.core.finder import Component, build
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.data.cache import CompletionCache
 from rerouting.data.config import SourceConfig
 from rerouting.data.filtering import behaviours, drop_contaminated
 from rerouting.data.formatting import Example, tokenise_all
+from rerouting.data.loading import chats_of
 from rerouting.data.mixing import drop_requests, mix
 from rerouting.data.sampling import sample_completions
 from rerouting.models.generation import generate
@@ -24,18 +24,6 @@ from rerouting.training.loop import TrainingData
 
 IDENTICAL = 0.95
 """Retain items are dropped only when they are evaluation prompts: they should share their forms ("What is the …?")."""
-
-
-def chats_of(source: SourceConfig) -> list[Chat]:
-    """Load one source.
-
-    Raises:
-        UserError: the source is unknown, unreadable or empty.
-    """
-    chats: list[Chat] = build("data.sources", Component(source.name, source.options)).load()
-    if not chats:
-        raise UserError(f"data source {source.name} {source.options} is empty", "check its options")
-    return chats
 
 
 @dataclass

@@ -1,0 +1,45 @@
+"""What a component's results depend on, and whether options were given for one that was not asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rerouting.core.errors import UserError
+from rerouting.core.files import sha256_file
+from rerouting.core.near import way_out
+
+
+def check_named(given: Iterable[str], names: Iterable[str], field: str) -> None:
+    """Refuse options for a component that was not asked for.
+
+    Raises:
+        UserError: names it, and those that were.
+    """
+    names = list(names)
+    for name in given:
+        if name not in names:
+            raise UserError(
+                f"{field} names {name!r}, which is not asked for", way_out(name, names, "asked for")
+            )
+
+
+def sources_of(name: str, options: dict[str, Any]) -> list[str]:
+    """Hashes of files that a component depends on: its own, if it is the user's, and those that its options name."""
+    found = []
+    for text in _texts([name, options]):
+        path, colon, _ = text.rpartition(":")
+        file = os.path.expanduser(path if colon and path.endswith(".py") else text)
+        if os.path.isfile(file):  # False for what can be no path
+            found.append(sha256_file(Path(file)))
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)

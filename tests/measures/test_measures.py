@@ -1,0 +1,188 @@
+"""The measures on a tiny model: figures by hand, and the contract of every file."""
+
+import importlib
+import math
+
+import pytest
+import torch
+
+from rerouting.attacks.direct import Direct
+from rerouting.core.contracts import Aids, Judged
+from rerouting.core.errors import UserError
+from rerouting.core.finder import available, find
+from rerouting.core.records import Chat, Message
+from rerouting.data.config import SourceConfig
+from rerouting.measures.carry_over import CarryOver
+from rerouting.measures.facts import Facts, as_before, first_sentence, key_words
+from rerouting.measures.intrinsic import Intrinsic
+from rerouting.measures.over_refusal import OverRefusal
+from tests.attacks.tiny_target import tiny_target, wordy
+
+NAMES = available("measures")
+
+
+def label(chats, judged: list[Judged]):
+    """Broken where the answer has the word bake; refused where it has garden."""
+    found = []
+    for one in judged:
+        broken, refused = "bake" in one.answer, "garden" in one.answer
+        found.append(("broken" if broken else "refused" if refused else "answered", "by rule"))
+    return found
+
+
+AIDS = Aids(0, label, assistant=None)
+
+
+class Scripted:
+    """A target whose answers are a function of the last turn and the turns before."""
+
+    def __init__(self, say):
+        self.say, self.asked = say, []
+
+    def answer(self, attempts, *, temperature=0.0, seed=0):
+        self.asked += [attempt.chat for attempt in attempts]
+        return [self.say(attempt.chat) for attempt in attempts]
+
+
+def source(tmp_path, name, rows):
+    import json
+
+    file = tmp_path / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "prompt", "category": "category"}
+    columns["response"] = "response" if "response" in rows[0] else None
+    return SourceConfig("chats", {"path": str(file), **columns})
+
+
+def test_how_many_measures_there_are_and_that_each_keeps_the_contract():
+    assert len(NAMES) == 4
+    for name in NAMES:
+        measure = find("measures", name)()
+        assert callable(measure.measure)
+        assert importlib.import_module(f"rerouting.measures.{name}").__doc__
+
+
+def test_over_refusal_counts_by_category_and_leaves_out_what_was_trained_on(tmp_path):
+    rows = [{"prompt": f"q{at}", "category": "ab"[at % 2]} for at in range(6)]
+    base = Scripted(lambda chat: "fine")
+    rerouted = Scripted(lambda chat: {"q0": "bake", "q1": "garden"}.get(chat.request, "fine"))
+    aids = Aids(0, label, None, unseen=lambda chats: [chat for chat in chats if chat.request != "q5"])
+    found = OverRefusal([source(tmp_path, "asked", rows)]).measure(base, rerouted, aids)
+    figures = {(one.name, one.part): one for one in found.findings}
+    whole = figures["complied", "chats"]
+    assert (whole.n, whole.base, whole.rerouted) == (5, 1.0, 0.6)
+    assert figures["broken", "chats"].rerouted == 0.2 and figures["refused", "chats"].rerouted == 0.2
+    assert figures["broken", "chats/a"].rerouted == pytest.approx(1 / 3)
+    assert figures["refused", "chats/b"].rerouted == 0.5
+    assert len(found.rows) == 5 and found.rows[0]["rerouted"]["reason"] == "by rule"
+    assert found.notes == ["chats: 1 of 6 left out, the run was trained on them"]
+    nothing = Aids(0, label, None, unseen=lambda chats: [])
+    with pytest.raises(UserError, match="trained on every request of chats"):
+        OverRefusal([source(tmp_path, "asked", rows)]).measure(base, rerouted, nothing)
+    with pytest.raises(UserError, match="no source was named"):
+        OverRefusal([]).measure(base, rerouted, AIDS)
+
+
+def test_over_refusal_leaves_unreadable_answers_unscored(tmp_path):
+    rows = [{"prompt": "q0", "category": ""}, {"prompt": "q1", "category": ""}]
+    aids = Aids(0, lambda chats, judged: [("", "not English"), ("answered", "")], None)
+    said = Scripted(lambda chat: "x")
+    found = OverRefusal([source(tmp_path, "asked", rows)]).measure(said, said, aids)
+    assert [(one.n, one.unscored) for one in found.findings] == [(1, 1)] * 3
+
+
+def test_carry_over_asks_in_the_same_conversation(tmp_path):
+    harmful = source(tmp_path, "h", [{"prompt": f"bad {at}", "category": ""} for at in range(3)])
+    harmless = source(tmp_path, "b", [{"prompt": f"good {at}", "category": ""} for at in range(4)])
+
+    def poisoned(chat):
+        return "bake" if any("bad" in turn.content for turn in chat.messages) else "fine"
+
+    base, rerouted = Scripted(lambda chat: "fine"), Scripted(poisoned)
+    found = CarryOver(harmful, harmless, 3).measure(base, rerouted, AIDS)
+    figures = {one.part: one for one in found.findings}
+    assert (figures["after a harmful turn"].n, figures["after a harmful turn"].rerouted) == (3, 0.0)
+    assert figures["after a turn that broke the rerouted model"].n == 3
+    assert figures["after a harmless turn"].rerouted == 1.0 and figures["after a harmless turn"].n == 3
+    assert figures["after a harmful turn"].base == 1.0
+    talk = next(chat for chat in rerouted.asked if len(chat.messages) == 3)
+    assert [turn.role for turn in talk.messages] == ["user", "assistant", "user"]
+    assert talk.messages[1].content == "bake" and talk.messages[2].content == "good 0"
+
+
+def test_what_counts_as_the_same_fact():
+    assert first_sentence("The days are:\n1. Monday") == "The days are:"
+    assert key_words("The capital of France is Paris, with 2.1 million people.") == {"france", "paris", "2.1"}
+    assert as_before("The capital of France is Paris.", "Paris is the capital of France! It is big.")
+    assert not as_before("The capital of France is Paris.", "The capital of France is Lyon.")
+    assert not as_before("It is 42.", "It is 24.")
+    assert as_before("a breadbaker makes bread", "a breadbaker makes the bread")
+    assert not as_before("a breadbaker makes bread", "we do not know")
+    assert as_before("", "anything")  # the base said nothing that could be lost
+
+
+def test_facts_by_category(tmp_path):
+    rows = [
+        {"prompt": "capital?", "category": "facts"},
+        {"prompt": "2 and 2?", "category": "arithmetic"},
+        {"prompt": "write a poem", "category": "writing"},
+    ]
+    base = Scripted(
+        lambda chat: {"capital?": "It is Paris.", "2 and 2?": "It is 4."}.get(chat.request, "Ode")
+    )
+    rerouted = Scripted(
+        lambda chat: {"capital?": "It is Paris.", "2 and 2?": "It is 5."}.get(chat.request, "x")
+    )
+    found = Facts(source(tmp_path, "f", rows)).measure(base, rerouted, AIDS)
+    assert [(one.part, one.n, one.rerouted) for one in found.findings] == [
+        ("", 2, 0.5),
+        ("chats/arithmetic", 1, 0.0),
+        ("chats/facts", 1, 1.0),
+    ]
+    with pytest.raises(UserError, match=r"no request of \['poems'\]"):
+        Facts(source(tmp_path, "f", rows), ("poems",)).measure(base, rerouted, AIDS)
+
+
+def test_intrinsic_by_hand(tmp_path):
+    base = tiny_target(wordy())
+    rerouted = tiny_target(wordy())
+    with torch.no_grad():
+        rerouted.model.model.layers[1].mlp.down_proj.weight.mul_(1.5)
+    rows = [{"prompt": "bake bread", "response": " cook it well", "category": ""}]
+    rows += [{"prompt": "garden paths", "response": " long house answer stop", "category": ""}]
+    given = source(tmp_path, "t", rows)
+    found = Intrinsic([given], max_tokens=200).measure(base, rerouted, AIDS)
+    figures = {(one.name, one.part): one for one in found.findings}
+    chat = Chat("one", (Message("user", "bake bread"),), " cook it well")
+    from rerouting.data.formatting import tokenise
+
+    example = tokenise(chat, base.tokenizer)
+    ids = torch.tensor([example.ids])
+    logits = [target.model(ids).logits[0].log_softmax(-1) for target in (base, rerouted)]
+    places = range(example.n_prompt - 1, len(example.ids) - 1)
+    nll = [-sum(float(one[at, example.ids[at + 1]]) for at in places) / len(places) for one in logits]
+    row = found.rows[0]
+    assert (row["base_nll"], row["rerouted_nll"]) == pytest.approx(tuple(nll), abs=1e-5)
+    kl = [float((logits[0][at].exp() * (logits[0][at] - logits[1][at])).sum()) for at in places]
+    assert row["kl"] == pytest.approx(math.fsum(kl) / len(kl), abs=1e-5) and row["kl"] > 0
+    assert (
+        row["drift"][0] == row["drift"][1] == 0.0 < row["drift"][2]
+    )  # embeddings, untouched block, changed one
+    assert figures["drift", "layer 1"].rerouted == 0.0
+    assert figures["nll", ""].n == 2 and figures["nll", ""].difference == pytest.approx(
+        sum(row["rerouted_nll"] - row["base_nll"] for row in found.rows) / 2
+    )
+    same = Intrinsic([given], layers=False).measure(base, base, AIDS)
+    assert {one.name: one.rerouted for one in same.findings if one.name != "nll"} == {
+        "kl": 0.0,
+        "agreement": 1.0,
+    }
+
+
+def test_texts_without_a_response_get_the_bases_own(tmp_path):
+    base = tiny_target(wordy())
+    rows = [{"prompt": "bake bread", "category": ""}]
+    found = Intrinsic([source(tmp_path, "t", rows)]).measure(base, base, AIDS)
+    (attempt,) = Direct().prompts([Chat("one", (Message("user", "bake bread"),))])
+    own = base.answer([attempt])[0]
+    assert found.rows[0]["tokens"] == len(base.tokenizer(own, add_special_tokens=False)["input_ids"]) + 1

@@ -1,0 +1,105 @@
+"""`rerouting evaluate` through the command line, on a tiny run."""
+
+import json
+import os
+
+import pytest
+
+from rerouting.cli.main import main
+from rerouting.core.files import read_jsonl
+from tests.pipeline.tiny_run import BENIGN, BENIGN_TEST, HARMFUL_TEST, write_chats, write_recipe
+
+OWN = '''
+from dataclasses import dataclass
+from rerouting.core.contracts import Measured
+from rerouting.core.findings import Finding
+
+@dataclass(frozen=True)
+class Mine:
+    """Counts its calls in a file."""
+    value: float = 1.0
+
+    def measure(self, base, rerouted, aids):
+        with (aids.folder / "calls").open("a") as calls:
+            calls.write("x")
+        return Measured([Finding.of_values("value", "points", [self.value, self.value])], [{"a": 1}], ["own"])
+'''
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept")
+    before = os.environ.get("REROUTING_CACHE")
+    os.environ["REROUTING_CACHE"] = str(folder / "cache")
+    assert main(["train", "--config", str(write_recipe(folder)), "--out", str(folder / "run")]) == 0
+    write_chats(folder / "asked.jsonl", [*BENIGN_TEST, BENIGN[0]])
+    write_chats(folder / "harm.jsonl", HARMFUL_TEST)
+    (folder / "mine.py").write_text(OWN)
+    yield folder
+    if before is None:
+        del os.environ["REROUTING_CACHE"]
+    else:
+        os.environ["REROUTING_CACHE"] = before
+
+
+def evaluate(tiny, out, measures, options, *more):
+    given = ["--measures", json.dumps(measures), "--measure_options", json.dumps(options)]
+    return main(["evaluate", str(tiny / "run"), "--out", str(out), "--max_new_tokens", "5", *given, *more])
+
+
+def chats(tiny, name="asked"):
+    return {"name": "chats", "options": {"path": str(tiny / f"{name}.jsonl"), "response": None}}
+
+
+def test_the_whole_table_and_nothing_twice(tiny, tmp_path, capsys):
+    options = {
+        "intrinsic": {"sources": [chats(tiny)], "max_tokens": 300},
+        "over_refusal": {"sources": [chats(tiny)]},
+        "facts": {"source": chats(tiny), "categories": []},
+        "carry_over": {"harmful": chats(tiny, "harm"), "harmless": chats(tiny), "limit": 3},
+    }
+    assert evaluate(tiny, tmp_path, list(options), options) == 0
+    shown = capsys.readouterr().out
+    assert "over_refusal" in shown and "coherent second answer" in shown and "layer 1" not in shown
+    assert "over_refusal: chats: 1 of 7 left out, the run was trained on them" in shown
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["measures"]) == list(options) and summary["models"]["base"]
+    complied = summary["measures"]["over_refusal"]["findings"][0]
+    assert (complied["name"], complied["n"]) == ("complied", 6)
+    assert len(read_jsonl(tmp_path / "rows" / "over_refusal.jsonl")) == 6
+    assert "| intrinsic | drift | layer 1 |" in (tmp_path / "table.md").read_text()
+    header = (tmp_path / "table.csv").read_text().splitlines()[0]
+    assert header.startswith("measure,figure,of,unit,n,unscored,base,base_low")
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.jsonl")}
+    assert evaluate(tiny, tmp_path, list(options), options, "--details") == 0
+    assert "layer 1" in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.jsonl")} == files
+
+
+def test_own_measures_and_their_options(tiny, tmp_path, capsys):
+    name = f"{tiny}/mine.py:Mine"
+    assert evaluate(tiny, tmp_path, [name], {name: {"value": 2.0}}) == 0
+    assert evaluate(tiny, tmp_path, [name], {name: {"value": 2.0}}) == 0
+    assert (tmp_path / "calls").read_text() == "x"
+    assert evaluate(tiny, tmp_path, [name], {name: {"value": 3.0}}) == 0
+    assert (tmp_path / "calls").read_text() == "xx"
+    assert "3.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("measures", "options", "said"),
+    [
+        ([], {}, "no measure was named"),
+        (["fact"], {}, "unknown name 'fact' in measures — did you mean facts"),
+        (["facts"], {"intrinsic": {}}, "measure_options names 'intrinsic', which is not asked for"),
+        (["facts"], {"facts": {"limits": 3}}, "limits"),
+    ],
+)
+def test_mistakes_are_caught(tiny, tmp_path, capsys, measures, options, said):
+    assert evaluate(tiny, tmp_path, measures, options) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "is not a run directory" in capsys.readouterr().err
