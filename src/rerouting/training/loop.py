@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of, write_jsonl
 from rerouting.core.finder import build
@@ -68,6 +69,7 @@ def train(
     override: str | None = None,
     processes: Processes | None = None,
     shape: ModelShape | None = None,
+    places: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Train the adapters of `model` in place; resumes from the newest checkpoint of `run`.
 
@@ -84,6 +86,7 @@ def train(
         override: dotted path of the decoder blocks, when they cannot be found.
         processes: all that train together; None for this one alone.
         shape: the model's, to log the work of a step and the share of the machine's rate that was reached.
+        places: mean states (L, D) of the base by name, where the rerouting loss asks for them.
 
     Raises:
         UserError: NaN, adapters that do not move, benign loss that runs away, unusable checkpoint, no memory.
@@ -100,17 +103,19 @@ def train(
         micro_batch=optim.micro_batch,
         packed=optim.pack and _packs(trunk, data, processes),
         shared=first_adapted(model, override),
+        places=places,
     )
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
     )
     schedule = build("losses.schedules", losses.schedule)
-    identity = {
-        "configuration": sha256_of([losses, optim.what_counts(), seed]),
-        "data": _fingerprint(data),
-    }
+    watching = hasattr(schedule, "observe")
+    identity = _identity(objective, data, optim, seed, processes)
     before = adapter_copy(model)
-    done = checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity)
+    saved = checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity)
+    done: int = saved["step"]
+    if watching and done:
+        schedule.restore(saved["schedule"])
     _forget_rows_after(run, done, processes)
     silent: set[str] | None = None
 
@@ -141,6 +146,8 @@ def train(
                 silent = guards.check_gradients(step - done, silent, without_gradient(model))
             guards.check_finite(step, rerouting_loss=rerouted.loss, retain_loss=retained.loss)
             norm = _update(optimizer, optim, step)
+            if watching:
+                schedule.observe(processes.agree(_over_layers(retained, "relative")))
             last = step == optim.steps
             row = _row(step, draw, rerouted, retained, losses, norm, began)
             row |= work.done(draw, row["seconds"])
@@ -153,9 +160,8 @@ def train(
                 final = optim.max_final_benign_rise if last else None
                 guards.check_benign(row, optim.max_benign_rise if final is None else final)
             if processes.main and (step % optim.save_every == 0 or last):
-                checkpoint.save(
-                    run.checkpoints, step, parameters, optimizer, identity, optim.keep_checkpoints
-                )
+                state = identity | ({"schedule": schedule.state()} if watching else {})
+                checkpoint.save(run.checkpoints, step, parameters, optimizer, state, optim.keep_checkpoints)
             progress.advance(1)
             progress.note(_told(rerouted, retained))
     check_trained(before, model)
@@ -200,6 +206,25 @@ def _draw(examples: Sequence[Example], size: int, step: int, seed: int) -> list[
     return [examples[index] for index in batch_indices(len(examples), size, step - 1, seed)]
 
 
+def _identity(
+    objective: Objective, data: TrainingData, optim: OptimConfig, seed: int, processes: Processes
+) -> dict[str, Any]:
+    """What a checkpoint must have been made with."""
+    identity: dict[str, Any] = {
+        "configuration": sha256_of([objective.config.what_counts(), optim.what_counts(), seed]),
+        "data": _fingerprint(data),
+    }
+    if objective.places:
+        identity["places"] = sha256_of({name: item.tolist() for name, item in objective.places.items()})
+    if objective.by_sequence:  # what is compared are the sequences of a micro-batch
+        identity["micro_batch_or_processes"] = [optim.micro_batch, processes.world]
+    return identity
+
+
+def _over_layers(measures: Measures, name: str) -> float:
+    return sum(measures.mean(name)) / len(measures.mean(name))
+
+
 def _fingerprint(data: TrainingData) -> str:
     return sha256_of(
         [[list(example.ids) for example in part] for part in (data.circuit_breaker, data.retain)]
@@ -232,8 +257,8 @@ def _row(
         "retain_coefficient": draw.retain_weight,
         "cosine": dict(zip(layers, rerouted.mean("cosine"), strict=True)),
         "norm": dict(zip(layers, rerouted.mean("norm"), strict=True)),
-        "retain_distance": sum(retained.mean("distance")) / len(retained.mean("distance")),
-        "retain_relative": sum(retained.mean("relative")) / len(retained.mean("relative")),
+        "retain_distance": _over_layers(retained, "distance"),
+        "retain_relative": _over_layers(retained, "relative"),
         "gradient_norm": norm,
         "tokens_per_second": (rerouted.passed + retained.passed) / seconds,
         "padding": (rerouted.padding + retained.padding) / (rerouted.passed + retained.passed),
