@@ -42,7 +42,7 @@ def between_sequences(states: Tensor, sequences: Tensor, of: Callable[[Tensor], 
         (L, N), the same for all tokens of a sequence; 0 where there is no other.
     """
     states = states.float()
-    numbers, place = sequences.unique(return_inverse=True)
+    numbers, place = sequences.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     if len(numbers) < 2:
         return states.new_zeros(states.shape[:-1])
     member = (sequences == numbers[:, None]).float()  # (S, N)

@@ -1,7 +1,8 @@
 """Checkpoints of a training run: adapters and optimiser in safetensors, everything else in JSON; no pickles.
 
 Random numbers are drawn from generators seeded by (seed, step), and the data position is a function of the step, so
-the step alone restores both (a schedule that observes has its state beside it); on a CPU a resumed run ends with the adapter of an uninterrupted one, bit for bit.
+the step alone restores both; a schedule that observes has its state beside it. On a CPU a resumed run ends with the
+adapter of an uninterrupted one, bit for bit.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of, write_jsonl
-from rerouting.core.finder import build
 from rerouting.core.manifest import peak_memory_mib
 from rerouting.core.progress import bar
 from rerouting.core.rundir import RunDir
@@ -42,6 +41,7 @@ from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Measures, Objective
 from rerouting.training.processes import Processes
 from rerouting.training.step import Draw, Stepper
+from rerouting.training.weights import Weights
 from rerouting.training.work import Work
 
 
@@ -108,14 +108,10 @@ def train(
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
     )
-    schedule = build("losses.schedules", losses.schedule)
-    watching = hasattr(schedule, "observe")
+    weights = Weights(losses.schedule, optim.steps, processes)
     identity = _identity(objective, data, optim, seed, processes)
     before = adapter_copy(model)
-    saved = checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity)
-    done: int = saved["step"]
-    if watching and done:
-        schedule.restore(saved["schedule"])
+    done = weights.resumed(checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity))
     _forget_rows_after(run, done, processes)
     silent: set[str] | None = None
 
@@ -130,12 +126,10 @@ def train(
         work = Work(objective, processes.world, shape)
         for step in range(done + 1, optim.steps + 1):
             began = time.perf_counter()
-            reroute_weight, retain_weight = schedule(step / optim.steps)
             draw = Draw(
                 _draw(data.circuit_breaker, optim.batch_size, step, seed),
                 _draw(data.retain, retain_size, step, seed + 1),
-                reroute_weight,
-                retain_weight,
+                *weights(step),
                 seed * 1_000_003 + step,
             )
             torch.manual_seed(draw.seed + (processes.rank << 40))
@@ -146,8 +140,7 @@ def train(
                 silent = guards.check_gradients(step - done, silent, without_gradient(model))
             guards.check_finite(step, rerouting_loss=rerouted.loss, retain_loss=retained.loss)
             norm = _update(optimizer, optim, step)
-            if watching:
-                schedule.observe(processes.agree(_over_layers(retained, "relative")))
+            weights.observe(retained)
             last = step == optim.steps
             row = _row(step, draw, rerouted, retained, losses, norm, began)
             row |= work.done(draw, row["seconds"])
@@ -160,7 +153,7 @@ def train(
                 final = optim.max_final_benign_rise if last else None
                 guards.check_benign(row, optim.max_benign_rise if final is None else final)
             if processes.main and (step % optim.save_every == 0 or last):
-                state = identity | ({"schedule": schedule.state()} if watching else {})
+                state = identity | weights.state()
                 checkpoint.save(run.checkpoints, step, parameters, optimizer, state, optim.keep_checkpoints)
             progress.advance(1)
             progress.note(_told(rerouted, retained))
@@ -221,10 +214,6 @@ def _identity(
     return identity
 
 
-def _over_layers(measures: Measures, name: str) -> float:
-    return sum(measures.mean(name)) / len(measures.mean(name))
-
-
 def _fingerprint(data: TrainingData) -> str:
     return sha256_of(
         [[list(example.ids) for example in part] for part in (data.circuit_breaker, data.retain)]
@@ -257,8 +246,8 @@ def _row(
         "retain_coefficient": draw.retain_weight,
         "cosine": dict(zip(layers, rerouted.mean("cosine"), strict=True)),
         "norm": dict(zip(layers, rerouted.mean("norm"), strict=True)),
-        "retain_distance": _over_layers(retained, "distance"),
-        "retain_relative": _over_layers(retained, "relative"),
+        "retain_distance": retained.overall("distance"),
+        "retain_relative": retained.overall("relative"),
         "gradient_norm": norm,
         "tokens_per_second": (rerouted.passed + retained.passed) / seconds,
         "padding": (rerouted.padding + retained.padding) / (rerouted.passed + retained.passed),

@@ -75,6 +75,11 @@ class Measures:
         """Mean over tokens for each layer."""
         return [value / max(self.tokens, 1) for value in self.sums[name].tolist()]
 
+    def overall(self, name: str) -> float:
+        """Mean over tokens and layers."""
+        each = self.mean(name)
+        return sum(each) / len(each)
+
 
 class Objective:
     """The rerouting and the retain loss over a trunk.
