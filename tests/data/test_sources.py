@@ -321,3 +321,20 @@ def test_the_prompts_that_ship(kind, at_least):
     assert len(chats) >= at_least and all(splits.values())
     assert len({item.id for item in chats}) == len({item.messages for item in chats}) == len(chats)
     assert all(bool(item.target) == (kind == "harmful") and item.category and item.form for item in chats)
+
+
+def test_bundled_prompts_by_category_and_form():
+    everything = Bundled("benign").load()
+    facts = Bundled("benign", categories=("facts",)).load()
+    assert facts == [chat for chat in everything if chat.category == "facts"] and 20 < len(facts) < 200
+    short = Bundled("benign", categories=("facts", "arithmetic"), forms=("question",), limit=5).load()
+    both = [
+        chat for chat in everything if chat.category in ("facts", "arithmetic") and chat.form == "question"
+    ]
+    assert short == both[:5] and len(both) > 5
+    with pytest.raises(UserError, match=r"no category 'fact'.*did you mean facts\?"):
+        Bundled("benign", categories=("fact",)).load()
+    with pytest.raises(UserError, match="no form 'shout'"):
+        Bundled("harmful", forms=("shout",)).load()
+    built = build("data.sources", Component("bundled", {"kind": "benign", "categories": ["facts"]}))
+    assert built.load() == facts
