@@ -4,6 +4,11 @@ Ours; Zou et al. 2024 leave rerouting to a chosen direction, such as the refusal
 future work. A state that only leaves where it was leaves the model to babble; one that goes to where the base
 ends its answer (`end`) may end it, and one that goes to where the base refuses (`refusal`) may refuse.
 
+For `end` the layer decides. SmolLM2-135M (30 layers; 16 harmful answers, states of the base moved onto the place
+by hand, length kept, from the fifth token on): mean probability of the end of turn 0.03, 0.11, 0.74 and 0.95 at
+layers 10, 15, 20 and 25, from 0.001; 13° to 14° away 0.52 at layer 20, 0.80 at layer 25. So: from two thirds of the
+depth on, and within 10°; there, no loss on the vocabulary is needed.
+
 The loss is θ(adapted, place) beyond `within`, as a share of a right angle. Its slope is the same at every angle,
 and there is no stationary start: an untrained state already has somewhere to go. Lengths are free, since every block
 norms what it reads. What a single place cannot say is what comes *after* the next token: `refusal` gives each state the
@@ -28,7 +33,7 @@ class ToPlace:
 
     place: Literal["end", "refusal", "retain"] = "end"
     """Where to: before the end of turn, the first words of refusals, or the mean of retained answers."""
-    within: float = 20.0
+    within: float = 10.0
     """Degrees from the place that are near enough."""
     away: float = 0.0
     """Weight of a second term, 1 − θ(adapted, reference)/θ₀ clipped at 0, as in `angle`; 0 for none."""
