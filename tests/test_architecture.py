@@ -59,7 +59,18 @@ def test_help_needs_no_torch():
     import subprocess
     import sys
 
-    for verb in ("train", "quickstart", "attack", "evaluate", "generate", "merge", "plan", "recipes", "env"):
+    for verb in (
+        "train",
+        "quickstart",
+        "attack",
+        "evaluate",
+        "layers",
+        "generate",
+        "merge",
+        "plan",
+        "recipes",
+        "env",
+    ):
         code = f"import sys; from rerouting.cli.main import main; main(['{verb}', '--help'])"
         code += "\nassert 'torch' not in sys.modules, 'torch was imported'"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

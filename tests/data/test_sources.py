@@ -368,3 +368,20 @@ def test_wildchat_takes_first_requests_that_qualify_once(tmp_path):
     del rows[0]["toxic"]
     with pytest.raises(UserError, match="record 1: no column 'toxic'"):
         Wildchat(write(tmp_path / "w.json", rows)).load()
+
+
+def test_bundled_prompts_by_category_and_form():
+    everything = Bundled("benign").load()
+    facts = Bundled("benign", categories=("facts",)).load()
+    assert facts == [chat for chat in everything if chat.category == "facts"] and 20 < len(facts) < 200
+    short = Bundled("benign", categories=("facts", "arithmetic"), forms=("question",), limit=5).load()
+    both = [
+        chat for chat in everything if chat.category in ("facts", "arithmetic") and chat.form == "question"
+    ]
+    assert short == both[:5] and len(both) > 5
+    with pytest.raises(UserError, match=r"no category 'fact'.*did you mean facts\?"):
+        Bundled("benign", categories=("fact",)).load()
+    with pytest.raises(UserError, match="no form 'shout'"):
+        Bundled("harmful", forms=("shout",)).load()
+    built = build("data.sources", Component("bundled", {"kind": "benign", "categories": ["facts"]}))
+    assert built.load() == facts

@@ -125,7 +125,6 @@ def test_facts_by_category(tmp_path):
     rows = [
         {"prompt": "capital?", "category": "facts"},
         {"prompt": "2 and 2?", "category": "arithmetic"},
-        {"prompt": "write a poem", "category": "writing"},
     ]
     base = Scripted(
         lambda chat: {"capital?": "It is Paris.", "2 and 2?": "It is 4."}.get(chat.request, "Ode")
@@ -139,8 +138,6 @@ def test_facts_by_category(tmp_path):
         ("chats/arithmetic", 1, 0.0),
         ("chats/facts", 1, 1.0),
     ]
-    with pytest.raises(UserError, match=r"no request of \['poems'\]"):
-        Facts(source(tmp_path, "f", rows), ("poems",)).measure(base, rerouted, AIDS)
 
 
 def test_intrinsic_by_hand(tmp_path):

@@ -55,7 +55,7 @@ def test_the_whole_table_and_nothing_twice(tiny, tmp_path, capsys):
     options = {
         "intrinsic": {"sources": [chats(tiny)], "max_tokens": 300},
         "over_refusal": {"sources": [chats(tiny)]},
-        "facts": {"source": chats(tiny), "categories": []},
+        "facts": {"source": chats(tiny)},
         "carry_over": {"harmful": chats(tiny, "harm"), "harmless": chats(tiny), "limit": 3},
     }
     assert evaluate(tiny, tmp_path, list(options), options) == 0
@@ -92,7 +92,7 @@ def test_own_measures_and_their_options(tiny, tmp_path, capsys):
         ([], {}, "no measure was named"),
         (["fact"], {}, "unknown name 'fact' in measures — did you mean facts"),
         (["facts"], {"intrinsic": {}}, "measure_options names 'intrinsic', which is not asked for"),
-        (["facts"], {"facts": {"limits": 3}}, "limits"),
+        (["facts"], {"facts": {"limits": 3}}, "did you mean limit"),
     ],
 )
 def test_mistakes_are_caught(tiny, tmp_path, capsys, measures, options, said):

@@ -46,13 +46,17 @@ def examples(count, seed, shortest=4, longest=12):
 DATA = TrainingData(examples(12, 1), examples(20, 2), examples(4, 3), examples(4, 4))
 
 
-def run(folder, optim=OPTIM, losses=LOSSES, data=DATA, seed=0, model=None, dropout=0.0):
+def run(
+    folder, optim=OPTIM, losses=LOSSES, data=DATA, seed=0, model=None, dropout=0.0, places=None, rows=False
+):
     model = model or add_lora(
         FAMILIES["llama"](), LoraConfig(rank=4, alpha=4.0, dropout=dropout, init_b_std=0.02), 1, seed=seed
     )
     with RunDir.create(folder) as opened:
-        train(model, data, losses, optim, opened, blocks=2, pad_id=0, padded_length=16, seed=seed)
-    return adapter_copy(model)
+        train(
+            model, data, losses, optim, opened, blocks=2, pad_id=0, padded_length=16, seed=seed, places=places
+        )
+    return read_jsonl(folder / "metrics.jsonl") if rows else adapter_copy(model)
 
 
 def same(first, second, atol=0.0):
@@ -102,6 +106,23 @@ def test_a_resumed_run_ends_with_the_adapter_of_an_uninterrupted_one(tmp_path):
     assert same(through, run(tmp_path / "killed", dropout=0.1))
     steps = [row["step"] for row in read_jsonl(tmp_path / "killed" / "metrics.jsonl")]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_schedule_that_observes_goes_on_as_if_it_had_never_stopped(tmp_path):
+    level = {"level": 0.02, "retain": 5.0, "gain": 0.5}
+    losses = replace(LOSSES, schedule=Component("holding", level))
+    through = run(tmp_path / "through", losses=losses)
+    run(tmp_path / "killed", losses=losses)
+    shutil.rmtree(checkpoint.found(tmp_path / "killed" / "checkpoints")[-1])
+    state = json.loads((tmp_path / "killed" / "checkpoints" / "step-000004" / "state.json").read_text())
+    assert state["schedule"]["now"] != 5.0, "it has moved, so that starting it anew would show"
+    again = run(tmp_path / "killed", losses=losses)
+    assert all(torch.equal(through[name], again[name]) for name in through)
+    whole, resumed = (
+        [row["retain_coefficient"] for row in read_jsonl(tmp_path / name / "metrics.jsonl")]
+        for name in ("through", "killed")
+    )
+    assert whole == resumed and whole[0] == 5.0 and len(set(whole)) == 6
 
 
 def test_old_checkpoints_are_removed_only_after_newer_ones(tmp_path):

@@ -126,6 +126,11 @@ class RunDir:
         return self.path / "streams"
 
     @property
+    def places(self) -> Path:
+        """Mean states of the base that the rerouting loss asked for (safetensors)."""
+        return self.path / "places.safetensors"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the training checkpoints."""
         return self.path / "checkpoints"

@@ -57,3 +57,11 @@ class DataConfig:
     """End every whole response with the template's end-of-turn token (the authors' code leaves it open)."""
     drop_request: float = 0.0
     """Probability that a request is emptied and its response kept, in both streams (paper, Llama-3: 0.5)."""
+    late_start: float = 0.0
+    """Share of the circuit-breaker examples (0 to 1) whose loss begins only at a random depth of the response."""
+    earlier_turns: float = 0.0
+    """Share of the circuit-breaker chats (0 to 1) that get exchanges of the retain stream before the request."""
+    retain_earlier_turns: float = 0.0
+    """The same share of the retain chats."""
+    most_earlier_turns: int = 2
+    """Exchanges before one request: from 1 to this many, as far as max_prompt (max_retain) allows."""

@@ -8,15 +8,13 @@ the base's first sentence, or most of its words where that has none.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Aids, Measured
-from rerouting.core.errors import UserError
 from rerouting.core.findings import Finding
 from rerouting.data.config import SourceConfig
-from rerouting.data.loading import spread
 from rerouting.measures._texts import bundled, named
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
@@ -25,27 +23,25 @@ MOST = 0.6
 """Share of the base's words that stand for "as before" where there is no name and no number."""
 
 
+def _short() -> SourceConfig:
+    source = bundled("benign")
+    return replace(source, options=source.options | {"categories": ["facts", "arithmetic", "definitions"]})
+
+
 @dataclass(frozen=True)
 class Facts:
     """Both models answer short questions, greedily."""
 
-    source: SourceConfig = field(default_factory=lambda: bundled("benign"))
+    source: SourceConfig = field(default_factory=_short)
     """Where the questions come from."""
-    categories: tuple[str, ...] = ("facts", "arithmetic", "definitions")
-    """Its categories that are short questions; none for all."""
     limit: int | None = None
     """Questions taken, spread evenly; null for all."""
 
     def measure(self, base: Any, rerouted: Any, aids: Aids) -> Measured:
         """Share answered as before, over all and by category."""
-        found, notes = named([self.source], None, aids)
+        found, notes = named([self.source], self.limit, aids)
         ((name, chats),) = found.items()
-        chats = [chat for chat in chats if not self.categories or chat.category in self.categories]
-        if not chats:
-            raise UserError(
-                f"{name} has no request of {list(self.categories)}", "name categories that it has"
-            )
-        attempts = [Attempt(chat) for chat in spread(chats, self.limit)]
+        attempts = [Attempt(chat) for chat in chats]
         rows = [
             {
                 "id": attempt.chat.id,

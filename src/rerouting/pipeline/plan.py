@@ -13,8 +13,9 @@ from rerouting.core.errors import UserError
 from rerouting.core.files import read_jsonl
 from rerouting.data.config import SourceConfig
 from rerouting.models.hardware import DTYPES, measured_rate, pick_attention, pick_device, pick_dtype
+from rerouting.models.layers import decoder_blocks
 from rerouting.models.shape import ModelShape, meta_model, shape_of
-from rerouting.pipeline.run import blocks_needed, check_layers
+from rerouting.pipeline.target_layers import at_depths, blocks_needed, check_layers
 from rerouting.training.config import RunConfig
 from rerouting.training.plan_config import PlanConfig
 from rerouting.training.planning import StepSetup, Stream, step_flops, step_memory, step_seconds
@@ -39,9 +40,12 @@ def plan(config: RunConfig, options: PlanConfig) -> dict[str, Any]:
         UserError: an option out of range, a model whose config cannot be read, layers that it does not have.
     """
     _check(options)
-    blocks = blocks_needed(config)
+    if config.losses.target_depths is None:
+        blocks_needed(config)
     device, dtype = _machine(config, options)
     model, source = meta_model(config.model, options.shape)
+    config = at_depths(config, len(decoder_blocks(model, config.model.blocks)))
+    blocks = blocks_needed(config)
     check_layers(config, model, blocks)
     shape = shape_of(model, config.model.blocks)
     streams, assumed = _streams(config, options, blocks)

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from rerouting.core.config import dump_yaml, load_config
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, sha256_file, write_jsonl
@@ -23,17 +21,19 @@ from rerouting.models.config import ModelConfig
 from rerouting.models.digest import weights_digest
 from rerouting.models.gguf_cache import cache_folder
 from rerouting.models.hardware import pick_device, pick_dtype
-from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import EMBEDDED, LoadedModel, load, require_chat_template
 from rerouting.models.lora import add_lora, save_adapter
 from rerouting.models.merging import merge_to
 from rerouting.models.shape import shape_of
 from rerouting.pipeline.evaluate import evaluate
+from rerouting.pipeline.places import load_places, save_places
 from rerouting.pipeline.prepare import Preparation
 from rerouting.pipeline.readme import run_readme
 from rerouting.pipeline.streams import load_streams, save_streams
+from rerouting.pipeline.target_layers import blocks_needed, check_layers, with_target_layers
 from rerouting.training.config import RunConfig
 from rerouting.training.loop import TrainingData, train
+from rerouting.training.places import wanted
 from rerouting.training.processes import Processes
 
 
@@ -67,13 +67,14 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
     Raises:
         UserError: anything that the user can mend; what was already saved stays.
     """
+    given, config = config, with_target_layers(config)
     blocks = blocks_needed(config)
     processes = Processes.started(cpu=pick_device(config.model.device).type == "cpu")
     if not processes.main:
         _take_part(config, out, blocks, processes)
         return {}
     with RunDir.create(out) as run:
-        claim(run, config)
+        claim(run, given)
         if run.readme.exists():
             processes.agree(False)
             return json.loads(run.summary.read_text()) if run.summary.exists() else {}
@@ -87,6 +88,7 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
             base_model_path=str(base.base_model_path),
             model={"name": config.model.name, "sha256": digest, "dtype": str(base.dtype)},
             seed=config.seed,
+            target_layers=config.losses.target_layers,
             devices={"count": processes.world, "sharded": processes.shards(config.training.shard)},
         )
         cache = CompletionCache(cache_folder() / "completions")
@@ -129,11 +131,7 @@ def prepare_and_train(
 ) -> LoadedModel:
     """Build the streams, train adapters on `base`, save them and take them off again; the base as it was before."""
     with record.stages.stage("prepare"):
-        if not run.streams.exists():
-            preparation = Preparation(config, base, digest, cache)
-            save_streams(preparation.streams(), run.streams)
-            record.facts["data"] = {"sources": preparation.report}
-        data = load_streams(run.streams)
+        data = _prepared(config, run, record, Preparation(config, base, digest, cache))
     hashes = {path.stem: sha256_file(path) for path in sorted(run.streams.glob("*.jsonl"))}
     record.note(data=record.facts.get("data", {}) | {"sha256": hashes})
     with record.stages.stage("train"):
@@ -148,6 +146,18 @@ def prepare_and_train(
             model.unload()
     record.note()
     return base
+
+
+def _prepared(config: RunConfig, run: RunDir, record: Record, preparation: Preparation) -> TrainingData:
+    """The streams, and beside them the places that the rerouting loss asks for; what is there is kept."""
+    fresh = not run.streams.exists()
+    data = preparation.streams() if fresh else load_streams(run.streams)
+    if wanted(config.losses) and (fresh or not run.places.exists()):
+        record.facts["places"] = save_places(config, preparation.loaded, data, run.places)
+    if fresh:
+        save_streams(data, run.streams)
+        record.facts["data"] = {"sources": preparation.report}
+    return load_streams(run.streams)
 
 
 def _take_part(config: RunConfig, out: Path, blocks: int, processes: Processes) -> None:
@@ -177,6 +187,7 @@ def _trained(
         override=config.model.blocks,
         processes=processes,
         shape=shape,
+        places=load_places(config, run.places),
     )
     return model
 
@@ -201,58 +212,6 @@ def checkpoint_folder(base: LoadedModel) -> Path:
             f"the files of {base.name} were not found in the hub's cache", "download them to a folder"
         )
     return base.base_model_path
-
-
-def blocks_needed(config: RunConfig) -> int:
-    """Blocks that training runs: up to the top target layer, or the last block with adapters.
-
-    Raises:
-        UserError: no target layer, a negative one, or adapters above which no loss stands.
-    """
-    layers = config.losses.target_layers
-    if not layers or min(layers) < 1:
-        raise UserError(
-            f"losses.target_layers is {list(layers)}",
-            "give at least one layer, from 1 (the first block's output) on",
-        )
-    if config.data.max_retain is None and config.losses.retain.options.get("over") == "padded":
-        raise UserError(
-            "a retain loss over padded positions needs data.max_retain", "set it, 1024 as in the paper"
-        )
-    last = config.lora.last_block
-    blocks = max(layers) if last is None else last + 1
-    if blocks < max(layers):
-        raise UserError(
-            f"target layer {max(layers)} is the output of block {max(layers) - 1}, "
-            f"above lora.last_block = {last}",
-            f"set lora.last_block to {max(layers) - 1} or more",
-        )
-    if min(layers) <= config.lora.first_block:
-        raise UserError(
-            f"target layer {min(layers)} lies below every adapter (lora.first_block = {config.lora.first_block})",
-            f"set lora.first_block to {min(layers) - 1} or less",
-        )
-    if blocks > max(layers) and config.losses.retain_layers == "target":
-        raise UserError(
-            f"no loss reaches the adapters in blocks {max(layers)} to {blocks - 1}",
-            "set losses.retain_layers to all, or lower lora.last_block",
-        )
-    return blocks
-
-
-def check_layers(config: RunConfig, model: nn.Module, blocks: int) -> None:
-    """Refuse layers that the model does not have.
-
-    Raises:
-        UserError: names the layers there are.
-    """
-    depth = len(decoder_blocks(model, config.model.blocks))
-    if blocks > depth:
-        raise UserError(
-            f"{config.model.name} has {depth} decoder blocks, but target layers "
-            f"{list(config.losses.target_layers)} and lora.last_block = {config.lora.last_block} need {blocks}",
-            f"choose target layers from 1 to {depth} and lora.last_block below {depth}",
-        )
 
 
 def claim(run: RunDir, config: RunConfig) -> None:

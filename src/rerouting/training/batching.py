@@ -22,6 +22,7 @@ class Batch:
         attention_mask: 1 for real tokens, (B, T) int64; None when packed.
         selected: places of the n tokens that count for the loss in the flattened (B · T), int64 (n,); None for all.
         tokens: n.
+        sequences: number of the sequence of each of the n, int64 (n,).
         layout: borders of the sequences when packed.
     """
 
@@ -29,6 +30,7 @@ class Batch:
     attention_mask: Tensor | None
     selected: Tensor | None
     tokens: int
+    sequences: Tensor
     layout: Layout | None = None
 
     def pick(self, states: Tensor) -> Tensor:
@@ -64,12 +66,16 @@ def collate(
         flags = [mask + [False] * (width - len(mask)) for mask in masks]
         real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(device)
     selected = torch.tensor(flags).flatten().nonzero().flatten()
+    sequences = torch.tensor(
+        [row for row, mask in enumerate(masks) for flag in mask if flag], dtype=torch.long
+    )
     everything = len(selected) == len(flags) * len(flags[0])
     return Batch(
         torch.tensor(ids).to(device),
         real,
         None if everything else selected.to(device),
         len(selected),
+        sequences.to(device),
         Layout.of([len(row) for row in rows], device) if packed else None,
     )
 

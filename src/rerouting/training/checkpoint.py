@@ -1,7 +1,8 @@
 """Checkpoints of a training run: adapters and optimiser in safetensors, everything else in JSON; no pickles.
 
 Random numbers are drawn from generators seeded by (seed, step), and the data position is a function of the step, so
-the step alone restores both; on a CPU a resumed run ends with the adapter of an uninterrupted one, bit for bit.
+the step alone restores both; a schedule that observes has its state beside it. On a CPU a resumed run ends with the
+adapter of an uninterrupted one, bit for bit.
 """
 
 from __future__ import annotations
@@ -56,15 +57,15 @@ def found(folder: Path) -> list[Path]:
 
 def load_latest(
     folder: Path, parameters: dict[str, Parameter], optimizer: torch.optim.Optimizer, expected: dict[str, Any]
-) -> int:
-    """Restore the newest checkpoint and return its step; 0 if there is none.
+) -> dict[str, Any]:
+    """Restore the newest checkpoint and return its step and state, as given to `save`; step 0 if there is none.
 
     Raises:
         UserError: the checkpoint is unreadable, or belongs to another configuration.
     """
     checkpoints = found(folder)
     if not checkpoints:
-        return 0
+        return {"step": 0}
     newest = checkpoints[-1]
     older = f"remove {newest} to go on from {checkpoints[-2].name if len(checkpoints) > 1 else 'the start'}"
     try:
@@ -82,7 +83,7 @@ def load_latest(
     if weights.keys() != parameters.keys():
         raise UserError(f"checkpoint {newest} holds other adapters than this model has", older)
     _restore(parameters, optimizer, weights, moments)
-    return int(state["step"])
+    return dict(state)
 
 
 def _restore(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from rerouting.core.conversion import plain
 from rerouting.core.finder import Component
 from rerouting.data.config import DataConfig, SourceConfig
 from rerouting.models.config import LoraConfig, ModelConfig
@@ -16,6 +17,9 @@ class LossConfig:
 
     target_layers: tuple[int, ...] = (10, 20)
     """Layers that are rerouted, from 1 on: layer i is the output of block i − 1, as in `hidden_states`."""
+    target_depths: tuple[float, ...] | None = None
+    """Target layers as shares of the model's depth, above 0 to 1 ([0.33, 0.66]); null: `target_layers` as given. A
+    recipe's own layers are put aside with target_layers []."""
     reroute: Component = field(default_factory=lambda: Component("cosine"))
     """Loss on the circuit-breaker set: a file in losses/reroute, or path/to/mine.py:Name."""
     retain: Component = field(default_factory=lambda: Component("l2"))
@@ -28,6 +32,10 @@ class LossConfig:
     """Hold the final norm of the top block's output in place of that output, as the authors' truncated model does."""
     skip_first_token: bool = False
     """Leave the first token of every sequence out of both losses (its norm can be a hundred times the others')."""
+
+    def what_counts(self) -> dict[str, Any]:
+        """As plain values, without `target_depths`: they are `target_layers` by the time that it matters."""
+        return {name: value for name, value in plain(self).items() if name != "target_depths"}
 
 
 @dataclass

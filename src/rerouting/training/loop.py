@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of, write_jsonl
-from rerouting.core.finder import build
 from rerouting.core.manifest import peak_memory_mib
 from rerouting.core.progress import bar
 from rerouting.core.rundir import RunDir
@@ -41,6 +41,7 @@ from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Measures, Objective
 from rerouting.training.processes import Processes
 from rerouting.training.step import Draw, Stepper
+from rerouting.training.weights import Weights
 from rerouting.training.work import Work
 
 
@@ -68,6 +69,7 @@ def train(
     override: str | None = None,
     processes: Processes | None = None,
     shape: ModelShape | None = None,
+    places: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Train the adapters of `model` in place; resumes from the newest checkpoint of `run`.
 
@@ -84,6 +86,7 @@ def train(
         override: dotted path of the decoder blocks, when they cannot be found.
         processes: all that train together; None for this one alone.
         shape: the model's, to log the work of a step and the share of the machine's rate that was reached.
+        places: mean states (L, D) of the base by name, where the rerouting loss asks for them.
 
     Raises:
         UserError: NaN, adapters that do not move, benign loss that runs away, unusable checkpoint, no memory.
@@ -100,17 +103,15 @@ def train(
         micro_batch=optim.micro_batch,
         packed=optim.pack and _packs(trunk, data, processes),
         shared=first_adapted(model, override),
+        places=places,
     )
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
     )
-    schedule = build("losses.schedules", losses.schedule)
-    identity = {
-        "configuration": sha256_of([losses, optim.what_counts(), seed]),
-        "data": _fingerprint(data),
-    }
+    weights = Weights(losses.schedule, optim.steps, processes)
+    identity = _identity(objective, data, optim, seed, processes)
     before = adapter_copy(model)
-    done = checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity)
+    done = weights.resumed(checkpoint.load_latest(run.checkpoints, parameters, optimizer, identity))
     _forget_rows_after(run, done, processes)
     silent: set[str] | None = None
 
@@ -125,12 +126,10 @@ def train(
         work = Work(objective, processes.world, shape)
         for step in range(done + 1, optim.steps + 1):
             began = time.perf_counter()
-            reroute_weight, retain_weight = schedule(step / optim.steps)
             draw = Draw(
                 _draw(data.circuit_breaker, optim.batch_size, step, seed),
                 _draw(data.retain, retain_size, step, seed + 1),
-                reroute_weight,
-                retain_weight,
+                *weights(step),
                 seed * 1_000_003 + step,
             )
             torch.manual_seed(draw.seed + (processes.rank << 40))
@@ -141,6 +140,7 @@ def train(
                 silent = guards.check_gradients(step - done, silent, without_gradient(model))
             guards.check_finite(step, rerouting_loss=rerouted.loss, retain_loss=retained.loss)
             norm = _update(optimizer, optim, step)
+            weights.observe(retained)
             last = step == optim.steps
             row = _row(step, draw, rerouted, retained, losses, norm, began)
             row |= work.done(draw, row["seconds"])
@@ -153,9 +153,8 @@ def train(
                 final = optim.max_final_benign_rise if last else None
                 guards.check_benign(row, optim.max_benign_rise if final is None else final)
             if processes.main and (step % optim.save_every == 0 or last):
-                checkpoint.save(
-                    run.checkpoints, step, parameters, optimizer, identity, optim.keep_checkpoints
-                )
+                state = identity | weights.state()
+                checkpoint.save(run.checkpoints, step, parameters, optimizer, state, optim.keep_checkpoints)
             progress.advance(1)
             progress.note(_told(rerouted, retained))
     check_trained(before, model)
@@ -200,6 +199,21 @@ def _draw(examples: Sequence[Example], size: int, step: int, seed: int) -> list[
     return [examples[index] for index in batch_indices(len(examples), size, step - 1, seed)]
 
 
+def _identity(
+    objective: Objective, data: TrainingData, optim: OptimConfig, seed: int, processes: Processes
+) -> dict[str, Any]:
+    """What a checkpoint must have been made with."""
+    identity: dict[str, Any] = {
+        "configuration": sha256_of([objective.config.what_counts(), optim.what_counts(), seed]),
+        "data": _fingerprint(data),
+    }
+    if objective.places:
+        identity["places"] = sha256_of({name: item.tolist() for name, item in objective.places.items()})
+    if objective.by_sequence:  # what is compared are the sequences of a micro-batch
+        identity["micro_batch_or_processes"] = [optim.micro_batch, processes.world]
+    return identity
+
+
 def _fingerprint(data: TrainingData) -> str:
     return sha256_of(
         [[list(example.ids) for example in part] for part in (data.circuit_breaker, data.retain)]
@@ -232,8 +246,8 @@ def _row(
         "retain_coefficient": draw.retain_weight,
         "cosine": dict(zip(layers, rerouted.mean("cosine"), strict=True)),
         "norm": dict(zip(layers, rerouted.mean("norm"), strict=True)),
-        "retain_distance": sum(retained.mean("distance")) / len(retained.mean("distance")),
-        "retain_relative": sum(retained.mean("relative")) / len(retained.mean("relative")),
+        "retain_distance": retained.overall("distance"),
+        "retain_relative": retained.overall("relative"),
         "gradient_norm": norm,
         "tokens_per_second": (rerouted.passed + retained.passed) / seconds,
         "padding": (rerouted.padding + retained.padding) / (rerouted.passed + retained.passed),

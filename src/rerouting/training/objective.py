@@ -8,13 +8,14 @@ the adapted pass goes up, and each reference state gives way to the gradient tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rerouting.core.errors import UserError
 from rerouting.core.finder import build
 from rerouting.data.formatting import Example
 from rerouting.losses.geometry import cosine
@@ -74,6 +75,11 @@ class Measures:
         """Mean over tokens for each layer."""
         return [value / max(self.tokens, 1) for value in self.sums[name].tolist()]
 
+    def overall(self, name: str) -> float:
+        """Mean over tokens and layers."""
+        each = self.mean(name)
+        return sum(each) / len(each)
+
 
 class Objective:
     """The rerouting and the retain loss over a trunk.
@@ -86,6 +92,10 @@ class Objective:
         micro_batch: sequences in one forward pass.
         packed: sequences one behind the other instead of padded; see `Trunk.packs`.
         shared: blocks below the first adapter.
+        places: mean states (L, D) of the base at the target layers, those that the rerouting loss needs.
+
+    Raises:
+        UserError: an unknown loss or option, or a place that is missing.
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class Objective:
         micro_batch: int,
         packed: bool = False,
         shared: int = 0,
+        places: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.trunk, self.config, self.pad_id = trunk, config, pad_id
         self.model: Any = trunk.model
@@ -105,6 +116,8 @@ class Objective:
         self.packed, self.shared = packed, shared
         self.device = next(trunk.parameters()).device
         self.reroute_loss = build("losses.reroute", config.reroute)
+        self.by_sequence: bool = getattr(self.reroute_loss, "by_sequence", False)
+        self.places = _needed(self.reroute_loss, config.reroute.name, places or {})
         self.retain_loss = build("losses.retain", config.retain)
         # transformers' last hidden state is the normed one: the plain output of the top block is not among them
         everything = tuple(range(trunk.blocks + 1 - int(config.final_norm)))
@@ -137,7 +150,8 @@ class Objective:
             new = torch.stack([adapted[key] for key in layers])
             old = torch.stack([reference[key] for key in layers])
             del adapted, reference, states
-            loss = self.reroute_loss(new, old, torch.Generator().manual_seed(seed)).sum() * scale
+            generator = torch.Generator().manual_seed(seed)
+            loss = self.reroute_loss(new, old, generator, **self._more(batch)).sum() * scale
             if backward is not None:
                 backward(coefficient * loss)
             measures.total = measures.total + loss.detach()
@@ -175,6 +189,13 @@ class Objective:
             for name, per_layer in layerwise.sums.items():
                 measures.add(name, torch.stack([*zero, *per_layer])[:, None])
         return measures
+
+    def _more(self, batch: Batch) -> dict[str, Any]:
+        """What the rerouting loss asks for besides states and generator."""
+        more: dict[str, Any] = {"sequences": batch.sequences} if self.by_sequence else {}
+        if self.places:
+            more["places"] = {name: place[:, None].to(self.device) for name, place in self.places.items()}
+        return more
 
     def _batches(self, examples: Sequence[Example]) -> tuple[list[Batch], Measures]:
         """Micro-batches on the trunk's device, and what they hold."""
@@ -221,6 +242,17 @@ class Objective:
             run = sorted({*layers, self.shared}) if self.shared else layers
             self._run(batch, run, final_norm, seen=seen)
         return states, below[0] if below else None
+
+
+def _needed(loss: Any, name: str, places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    wanted = getattr(loss, "places", ())
+    missing = [place for place in wanted if place not in places]
+    if missing:
+        raise UserError(
+            f"the rerouting loss {name} needs the place {missing[0]}, which was not measured",
+            "train with `rerouting train`, which measures places, or give them to `train`",
+        )
+    return {place: places[place].float() for place in wanted}
 
 
 class _Layerwise:

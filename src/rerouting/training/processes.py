@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,7 @@ from rerouting.models.layers import decoder_blocks
 from rerouting.models.lora import adapter_parameters
 
 CPU = torch.device("cpu")
+Value = TypeVar("Value", bool, float)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Processes:
         """Whether frozen weights are shared out: as accelerate or the recipe (`wanted`) asks, if there are others."""
         return self.world > 1 and (wanted or self.sharded)
 
-    def agree(self, value: bool) -> bool:
+    def agree(self, value: Value) -> Value:
         """The main process's value, in every process; the others wait for it."""
         if self.world == 1:
             return value
