@@ -1,9 +1,10 @@
-"""Two levers on the training streams: late starts, and earlier exchanges before a request."""
+"""Levers on the training streams: late starts, earlier exchanges and texts before a request."""
 
 import pytest
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
+from rerouting.data.contexts import with_contexts
 from rerouting.data.earlier import with_earlier_turns
 from rerouting.data.formatting import Example, tokenise
 from rerouting.data.late import start_late
@@ -106,3 +107,45 @@ def test_only_whole_single_turns_are_put_in():
     for share, most in ((1.5, 1), (0.5, 0)):
         with pytest.raises(UserError, match=r"data\.earlier_turns"):
             with_earlier_turns(HARMFUL, EXCHANGES, share, most, 0, always)
+
+
+def test_exchanges_that_were_cut_off_only_where_they_may_be():
+    cut = [ask("b0", response="say b0", meta={"cut_off": True})]
+    with pytest.raises(UserError, match="no single-turn chat with a whole response"):
+        with_earlier_turns(HARMFUL, cut, 0.5, 1, 0, always)
+    out, count = with_earlier_turns(HARMFUL[:4], cut, 1.0, 1, 0, always, whole=False)
+    assert count == 4 and [turn.content for turn in out[0].messages] == ["ask b0", "say b0", "ask h0"]
+
+
+def test_an_exact_share_stands_behind_texts_in_harmbenchs_form():
+    texts = ["one.", "two.", " ", "three.", "one."]
+    out, count = with_contexts(HARMFUL, texts, 0.5, 3, always)
+    placed = [one for one, before in zip(out, HARMFUL, strict=True) if one is not before]
+    assert count == len(placed) == 20
+    for one in placed:
+        context, _, request = one.request.partition("\n\n---\n\n")
+        parts = context.split("\n\n")
+        assert request == f"ask {one.id}" and one.response == "harm"
+        assert set(parts) <= {"one.", "two.", "three."} and len(set(parts)) == len(parts)
+    assert {one.request.count(".") for one in placed} == {1, 2, 3}
+    assert with_contexts(HARMFUL, texts, 0.5, 3, always)[0] == out
+    assert with_contexts(HARMFUL, texts, 0.5, 4, always)[0] != out
+
+
+def test_a_context_fits_and_never_gives_the_answer_away():
+    own = [ask("b", response="two. and more")]
+    out, _ = with_contexts(own, ["one.", "two."], 1.0, 0, always)
+    assert out[0].request == "one.\n\n---\n\nask b"
+    assert with_contexts(own, ["one."], 1.0, 0, lambda chat: False) == (own, 0)
+    dropped = [ask("h", response="harm", meta={"request_dropped": True})]
+    assert with_contexts(dropped, ["one."], 1.0, 0, always) == (dropped, 0)
+    with pytest.raises(UserError, match="a share of 2 of the chats is to get a context"):
+        with_contexts(own, ["one."], 2, 0, always)
+    with pytest.raises(UserError, match="no text to put before a request"):
+        with_contexts(own, ["", " "], 1.0, 0, always)
+
+
+def test_a_chats_own_mask_goes_before_the_streams():
+    tokenizer = families.tiny(families.CHATML)
+    example = tokenise(ask("b", response="yes", meta={"mask": "response"}), tokenizer, mask="all")
+    assert example.mask == (False,) * example.n_prompt + (True,) * (len(example.ids) - example.n_prompt)

@@ -152,6 +152,25 @@ def test_every_lever_is_noted_and_seen_in_the_streams(recipe, tmp_path):
     )
 
 
+def test_contexts_and_turns_after_harm_are_seen_in_the_streams(recipe, tmp_path):
+    options = ["--data.contexts", "0.5", "--data.retain_contexts", "0.25", "--data.retain_after_harm", "0.5"]
+    assert train(recipe, tmp_path / "plain", "--data.retain_mask", "all") == 0
+    assert train(recipe, tmp_path / "run", *options, "--data.retain_mask", "all") == 0
+    sources = manifest(tmp_path / "run")["data"]["sources"]
+    noted = {
+        name: {key: value for row in rows for key, value in row.items()} for name, rows in sources.items()
+    }
+    assert noted["circuit_breaker"]["with_contexts"] == 12
+    assert (noted["retain"]["with_contexts"], noted["retain"]["after_harm"]) == (6, 12)
+    retain = [read_jsonl(tmp_path / name / "streams" / "retain.jsonl") for name in ("plain", "run")]
+    after = [new for new in retain[1] if not new["mask"][0]]
+    assert len(after) == 12
+    for row in after:  # the response alone is held
+        assert row["mask"] == [False] * row["n_prompt"] + [True] * (len(row["ids"]) - row["n_prompt"])
+    longer = [new["n_prompt"] > old["n_prompt"] for old, new in zip(*retain, strict=True)]
+    assert 12 <= sum(longer) <= 18
+
+
 def test_earlier_turns_respect_the_length_of_a_prompt(recipe, tmp_path):
     short = ["--data.earlier_turns", "1", "--data.max_prompt", "60"]  # one letter a token: no exchange fits
     assert train(recipe, tmp_path / "run", *short) == 0

@@ -63,5 +63,13 @@ class DataConfig:
     """Share of the circuit-breaker chats (0 to 1) that get exchanges of the retain stream before the request."""
     retain_earlier_turns: float = 0.0
     """The same share of the retain chats."""
+    retain_after_harm: float = 0.0
+    """Share of the retain chats (0 to 1) that get an exchange of the circuit-breaker stream before the request, so
+    that a conversation recovers after a turn that broke; only their last response counts for the loss."""
+    contexts: float = 0.0
+    """Share of the circuit-breaker chats (0 to 1) whose request gets answers of the retain stream in front of it, as
+    HarmBench's contextual behaviours have a text there."""
+    retain_contexts: float = 0.0
+    """The same share of the retain chats."""
     most_earlier_turns: int = 2
     """Exchanges before one request: from 1 to this many, as far as max_prompt (max_retain) allows."""

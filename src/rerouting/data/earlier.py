@@ -1,8 +1,9 @@
-"""Earlier exchanges before a request: harmless ones, taken from the retain stream.
+"""Earlier exchanges before a request: harmless ones, or a harmful one before a harmless request.
 
 Ours. Multi-turn attacks (Crescendo, and people) come to the harmful request after turns that are not; a breaker
-that has only seen first turns may not know it there. Responses stay those that were written without the earlier
-turns.
+that has only seen first turns may not know it there. And a model that fell apart in one turn goes on so in the next
+(measures/carry_over.py) unless it has learned to answer after such a turn. Responses stay those that were written
+without the earlier turns.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def with_earlier_turns(
     most: int,
     seed: int,
     fits: Callable[[Chat], bool],
+    whole: bool = True,
 ) -> tuple[list[Chat], int]:
     """Put 1 to `most` exchanges before a share of the chats: after the system prompt, before their own turns.
 
@@ -30,11 +32,12 @@ def with_earlier_turns(
 
     Args:
         chats: a stream.
-        exchanges: single-turn chats with whole responses are drawn from, without a chat's own.
+        exchanges: single-turn chats with responses are drawn from, without a chat's own.
         share: of the chats, 0 to 1; exact, by the seed, but for chats that nothing fits.
         most: exchanges put before one chat.
         seed: same seed, same turns.
         fits: whether a chat is within the length limits.
+        whole: draw only exchanges whose response was not cut off.
 
     Returns:
         The chats in order, and how many have earlier turns now.
@@ -50,11 +53,11 @@ def with_earlier_turns(
         )
     if not share:
         return list(chats), 0
-    pool = list({(one.source, one.id): one for one in exchanges if _is_exchange(one)}.values())
+    pool = list({(one.source, one.id): one for one in exchanges if _is_exchange(one, whole)}.values())
     if not pool:
         raise UserError(
-            "data.retain has no single-turn chat with a whole response to put before a request",
-            "take another retain source, raise sampling.max_new_tokens, or set data.earlier_turns 0",
+            "there is no single-turn chat with a whole response to put before a request",
+            "take another source, raise sampling.max_new_tokens, or set data.earlier_turns 0",
         )
     draw = random.Random(f"{seed}/earlier")
     chosen = set(draw.sample(range(len(chats)), round(share * len(chats))))
@@ -62,12 +65,12 @@ def with_earlier_turns(
     return out, sum(one is not other for one, other in zip(out, chats, strict=True))
 
 
-def _is_exchange(chat: Chat) -> bool:
+def _is_exchange(chat: Chat, whole: bool) -> bool:
     return (
         len(chat.messages) == 1
         and bool(chat.request.strip())
         and bool((chat.response or "").strip())
-        and not chat.meta.get("cut_off", False)
+        and not (whole and chat.meta.get("cut_off", False))
     )
 
 

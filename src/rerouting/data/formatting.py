@@ -79,7 +79,8 @@ def tokenise(
 
     Args:
         chat: an answered chat; `meta["cut_off"]` true marks a response that stops in mid-sentence and is
-        never closed. tokenizer: a transformers tokenizer with a chat template.
+            never closed; `meta["mask"]` goes before `mask`.
+        tokenizer: a transformers tokenizer with a chat template.
         max_prompt: tokens kept of the prompt; None for all.
         max_response: tokens kept of the response, its first; None for all.
         max_total: tokens kept of both together, the first; None for all.
@@ -100,6 +101,7 @@ def tokenise(
         response += closing_ids(tokenizer)
     ids = (prompt + response[:max_response])[:max_total]
     n_prompt = min(len(prompt), len(ids))
+    mask = chat.meta.get("mask", mask)
     counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "response")
     selected = (counts_prompt,) * n_prompt + (counts_response,) * (len(ids) - n_prompt)
     return Example(tuple(ids), n_prompt, selected, chat.id)

@@ -12,16 +12,14 @@ from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.data.cache import CompletionCache
 from rerouting.data.config import SourceConfig
-from rerouting.data.earlier import with_earlier_turns
 from rerouting.data.filtering import behaviours, drop_contaminated
-from rerouting.data.formatting import Example, render_prompt, tokenise_all
-from rerouting.data.late import start_late
+from rerouting.data.formatting import Example, tokenise_all
 from rerouting.data.loading import chats_of
 from rerouting.data.mixing import drop_requests, mix
 from rerouting.data.sampling import sample_completions
-from rerouting.data.template import closing_ids
 from rerouting.models.generation import generate
 from rerouting.models.loading import LoadedModel
+from rerouting.pipeline.levers import Levers
 from rerouting.training.config import RunConfig
 from rerouting.training.loop import TrainingData
 
@@ -60,16 +58,12 @@ class Preparation:
             "circuit_breaker", data.circuit_breaker, behaviours(harmful_sets), data.max_bleu
         )
         retain = self._stream("retain", data.retain, behaviours(sets), IDENTICAL)
-        late, count = start_late(
-            self._tokens("circuit_breaker", self._earlier("circuit_breaker", harmful, retain)),
-            data.late_start,
-            self.config.seed,
-        )
-        if data.late_start:
-            self.report["circuit_breaker"].append({"begin_late": count})
+        levers = Levers(data, self.loaded.tokenizer, self.config.seed, self.report)
         return TrainingData(
-            circuit_breaker=late,
-            retain=self._tokens("retain", self._earlier("retain", retain, retain)),
+            circuit_breaker=levers.late(
+                self._tokens("circuit_breaker", levers.circuit_breaker(harmful, retain))
+            ),
+            retain=self._tokens("retain", levers.retain(harmful, retain)),
             held_out_harmful=self._held_out("held_out_harmful", data.held_out_harmful),
             held_out_benign=self._held_out("held_out_benign", data.held_out_benign),
         )
@@ -87,25 +81,6 @@ class Preparation:
         seed = self.config.seed + (name == "retain")
         mixed = mix(parts, optim.steps * size, seed)
         return drop_requests(mixed, self.config.data.drop_request, seed)
-
-    def _earlier(self, name: str, chats: list[Chat], exchanges: list[Chat]) -> list[Chat]:
-        """With exchanges of the retain stream before some of the requests, if that was asked for."""
-        data, tokenizer = self.config.data, self.loaded.tokenizer
-        harmful = name == "circuit_breaker"
-        share = data.earlier_turns if harmful else data.retain_earlier_turns
-        limit = data.max_prompt if harmful else data.max_retain
-
-        closing = 0 if harmful else len(closing_ids(tokenizer))
-
-        def fits(chat: Chat) -> bool:
-            answer = "" if harmful else chat.response or ""
-            return limit is None or len(render_prompt(chat, tokenizer, answer)) + closing <= limit
-
-        seed = self.config.seed + (not harmful)
-        chats, count = with_earlier_turns(chats, exchanges, share, data.most_earlier_turns, seed, fits)
-        if share:
-            self.report[name].append({"with_earlier_turns": count})
-        return chats
 
     def _held_out(self, name: str, sources: Sequence[SourceConfig]) -> list[Example]:
         chats = [chat for source in sources for chat in self._answered(name, source, [], None)]
