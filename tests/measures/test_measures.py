@@ -13,6 +13,7 @@ from rerouting.core.finder import available, find
 from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
 from rerouting.measures.carry_over import CarryOver
+from rerouting.measures.ending import Ending
 from rerouting.measures.facts import Facts, as_before, first_sentence, key_words
 from rerouting.measures.intrinsic import Intrinsic
 from rerouting.measures.over_refusal import OverRefusal
@@ -36,11 +37,17 @@ AIDS = Aids(0, label, assistant=None)
 class Scripted:
     """A target whose answers are a function of the last turn and the turns before."""
 
+    max_new_tokens = 8
+
     def __init__(self, say):
         self.say, self.asked = say, []
 
+    def tokenizer(self, text, add_special_tokens=True):
+        return {"input_ids": text.split()}
+
     def answer(self, attempts, *, temperature=0.0, seed=0):
         self.asked += [attempt.chat for attempt in attempts]
+        self.openings = [attempt.prefill for attempt in attempts]
         return [self.say(attempt.chat) for attempt in attempts]
 
 
@@ -55,7 +62,7 @@ def source(tmp_path, name, rows):
 
 
 def test_how_many_measures_there_are_and_that_each_keeps_the_contract():
-    assert len(NAMES) == 4
+    assert len(NAMES) == 5
     for name in NAMES:
         measure = find("measures", name)()
         assert callable(measure.measure)
@@ -183,3 +190,21 @@ def test_texts_without_a_response_get_the_bases_own(tmp_path):
     (attempt,) = Direct().prompts([Chat("one", (Message("user", "bake bread"),))])
     own = base.answer([attempt])[0]
     assert found.rows[0]["tokens"] == len(base.tokenizer(own, add_special_tokens=False)["input_ids"]) + 1
+
+
+def test_ending_counts_tripped_answers_that_end(tmp_path):
+    rows = [{"prompt": f"q{at}", "category": "", "target": "Sure. Here is it:"} for at in range(4)]
+    given = source(tmp_path, "h", rows)
+    given.options["target"] = "target"
+    long = "a b c d e f g h"
+    says = {"q0": "bake it", "q1": f"bake {long}", "q2": "no", "q3": long}
+    base, rerouted = Scripted(lambda chat: long), Scripted(lambda chat: says[chat.request])
+    found = Ending(given, within=4).measure(base, rerouted, AIDS)
+    figures = {(one.name, one.part): one for one in found.findings}
+    assert figures["tripped", "plain"].rerouted == 0.75  # q0 and q1 broke, q2 ended where the base goes on
+    ended = figures["ended within 4 tokens", "plain, tripped"]
+    assert (ended.n, ended.base, ended.rerouted) == (3, 0.0, pytest.approx(2 / 3))
+    assert figures["tokens", "prefilled, tripped"].rerouted == pytest.approx((2 + 9 + 1) / 3)
+    assert rerouted.openings == ["Sure. Here is it:\n\n"] * 4
+    with pytest.raises(UserError, match="cut at 8 tokens"):
+        Ending(given, within=8).measure(base, rerouted, AIDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rerouting.core.attempt import Attempt
+from rerouting.core.attempt import Attempt, opening_of
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 
@@ -47,4 +47,4 @@ class Prefill:
                 f"{chat.id} has no target to prefill",
                 "give every behaviour an affirmative target, or openings without {target}",
             )
-        return opening.replace("{target}", (chat.target or "").rstrip(" .:"))
+        return opening.replace("{target}", opening_of(chat.target or ""))

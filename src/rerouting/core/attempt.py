@@ -57,3 +57,8 @@ def ask(chat: Chat, text: str) -> Chat:
     kept = chat.meta if "behaviour" in chat.meta else chat.meta | {"behaviour": chat.request}
     rewritten = Message("user", with_context(context_of(chat), text))
     return replace(chat, messages=(*chat.messages[:-1], rewritten), meta=kept)
+
+
+def opening_of(target: str, ending: str = "") -> str:
+    """An affirmative target as the opening of an answer: without its final full stop or colon, then `ending`."""
+    return target.rstrip(" .:") + ending

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rerouting.core.attempt import opening_of
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 from rerouting.data.cache import CompletionCache, completion_key
@@ -88,7 +89,7 @@ def _prefixes(chats: Sequence[Chat], share: float, ending: str, seed: int) -> li
 
 
 def _prefix(target: str, ending: str) -> str:
-    return target.rstrip(" .:") + ending if ending else target.rstrip()
+    return opening_of(target, ending) if ending else target.rstrip()
 
 
 def _cached(
