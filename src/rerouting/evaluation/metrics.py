@@ -1,0 +1,140 @@
+"""The figures of a trial under one name each, and what is asked of them.
+
+Names: `attacks.NAME.MODEL.asr` (also answered, refused, broken, as shares), `attacks.mean.MODEL.asr` over the attacks,
+and `MEASURE.FIGURE[PART].WHICH` with base, rerouted or difference; [PART] is left out where the figure is of all texts.
+Blanks in names become underscores.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rerouting.core.errors import UserError
+from rerouting.core.near import way_out
+
+Metrics = Mapping[str, float | None]
+MODELS = ("base", "rerouted")
+LABELS = ("answered", "refused", "broken")
+_CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s*")
+_HOLDS = {"<=": operator.le, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A metric that must not be above, or not below, a number."""
+
+    metric: str
+    sign: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sign} {self.bound:g}"
+
+    def broken_by(self, metrics: Metrics) -> str:
+        """Why the trial does not keep it; "" if it does."""
+        value = look_up(metrics, self.metric)
+        if value is None:
+            return f"{self.metric} was not measured"
+        kept = _HOLDS[self.sign](value, self.bound)
+        return "" if kept else f"{self.metric} is {value:.4g}, not {self.sign} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric to be small, or large."""
+
+    metric: str
+    sign: int
+
+    def value(self, metrics: Metrics) -> float | None:
+        """What is minimised; None where it was not measured."""
+        found = look_up(metrics, self.metric)
+        return None if found is None else self.sign * found
+
+
+def parse_objective(text: str) -> Objective:
+    """`minimise METRIC` or `maximise METRIC`.
+
+    Raises:
+        UserError: anything else.
+    """
+    word, _, metric = text.strip().partition(" ")
+    signs = {"minimise": 1, "minimize": 1, "maximise": -1, "maximize": -1}
+    if word not in signs or not metric.strip() or " " in metric.strip():
+        raise UserError(f"objective is {text!r}", "write: minimise METRIC, or maximise METRIC")
+    return Objective(metric.strip(), signs[word])
+
+
+def parse_constraint(text: str) -> Constraint:
+    """`METRIC <= NUMBER` or `METRIC >= NUMBER`.
+
+    Raises:
+        UserError: anything else.
+    """
+    found = _CONSTRAINT.fullmatch(text)
+    if not found:
+        raise UserError(
+            f"constraint {text!r} is not understood", "write: METRIC <= NUMBER, or METRIC >= NUMBER"
+        )
+    return Constraint(found[1], found[2], float(found[3]))
+
+
+def look_up(metrics: Metrics, name: str) -> float | None:
+    """A metric by its name.
+
+    Raises:
+        UserError: there is none of that name; says what there is.
+    """
+    if name not in metrics:
+        raise UserError(f"no metric {name!r}", way_out(name, metrics, "there are"))
+    return metrics[name]
+
+
+def metrics_of(matrix: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, float | None]:
+    """Every figure of an attack matrix's summary and of `rerouting evaluate`'s."""
+    return _of_attacks(matrix) | {
+        f"{name}.{which}": one[which]
+        for measure, result in kept.get("measures", {}).items()
+        for one in result["findings"]
+        for name in [_figure(measure, one["name"], one["part"])]
+        for which in ("base", "rerouted", "difference")
+    }
+
+
+def _figure(measure: str, name: str, part: str) -> str:
+    return f"{measure}.{name}{f'[{part}]' if part else ''}".replace(" ", "_")
+
+
+def _of_attacks(matrix: Mapping[str, Any]) -> dict[str, float | None]:
+    attacks = {
+        name: parts["all"] for name, parts in matrix.get("attacks", {}).items() if "skipped" not in parts
+    }
+    found: dict[str, float | None] = {}
+    for name, models in attacks.items():
+        for model in MODELS:
+            own, whole = models[model], sum(models[model]["labels"].values())
+            found[f"attacks.{name}.{model}.asr"] = own["asr"]["rate"]
+            for label in LABELS:
+                found[f"attacks.{name}.{model}.{label}"] = own["labels"][label] / whole if whole else None
+    for model in MODELS if attacks else ():
+        for figure in ("asr", *LABELS):
+            each = [found[f"attacks.{name}.{model}.{figure}"] for name in attacks]
+            found[f"attacks.mean.{model}.{figure}"] = mean(each)
+    return found
+
+
+def over_seeds(each: Sequence[Metrics]) -> dict[str, float | None]:
+    """Means over seeds; a metric that one of them lacks is not measured."""
+    names = list(dict.fromkeys(name for one in each for name in one))
+    return {name: mean([one.get(name) for one in each]) for name in names}
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean, None if one is missing."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
