@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rerouting.core.findings import MODELS
 from rerouting.pipeline.readme import COLUMNS, table
 from rerouting.pipeline.run import execute
 from rerouting.training.config import RunConfig
@@ -43,6 +44,6 @@ def show_answers(rows: Sequence[dict[str, Any]]) -> None:
     """Both answers to each prompt, as plain text."""
     for row in rows:
         print(f"\n> {row['messages'][-1]['content']}")
-        for model in ("base", "rerouted"):
+        for model in MODELS:
             print(f"[{model}, {row[model]['label']}] {row['prefill']}{row[model]['answer']}")
     print()

@@ -15,6 +15,8 @@ from rerouting.core.paired import mcnemar
 from rerouting.core.stats import Z_95, Rate
 
 Interval = tuple[float, float]
+MODELS = ("base", "rerouted")
+"""The pair that everything is measured of, in this order."""
 
 
 @dataclass(frozen=True)

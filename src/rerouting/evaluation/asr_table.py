@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rerouting.core.files import atomic_write
+from rerouting.core.findings import MODELS
 from rerouting.evaluation.compare import LABELS
 
 COLUMNS = (
@@ -54,8 +55,7 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
             rows.append((attack, "not run", parts["skipped"], *[""] * (len(COLUMNS) - 3)))
             continue
         for part, pair in parts.items():
-            models = ("base", "rerouted")
-            rows += [_row(attack, part, model, pair[model], pair["paired"]) for model in models]
+            rows += [_row(attack, part, model, pair[model], pair["paired"]) for model in MODELS]
     return rows
 
 
@@ -125,7 +125,7 @@ def comma_separated(summary: dict[str, Any]) -> str:
             writer.writerow({"attack": attack, "note": f"not run: {parts['skipped']}"})
             continue
         for part, pair in parts.items():
-            for model in ("base", "rerouted"):
+            for model in MODELS:
                 writer.writerow(
                     {"attack": attack, "behaviours": part, "model": model} | _figures(pair, model)
                 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rerouting.core.attempt import Attempt
+from rerouting.core.findings import MODELS
 from rerouting.core.progress import bar
 from rerouting.core.refusal import declines
 from rerouting.core.stats import Rate
@@ -108,12 +109,12 @@ def label(given: Answer, base: Answer) -> dict[str, Any]:
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Rates with intervals for both models, and the base's own answers' likelihood under both, over one set."""
     summary: dict[str, Any] = {"n": len(rows)}
-    for model in ("base", "rerouted"):
+    for model in MODELS:
         labels = [row[model]["label"] for row in rows]
         summary[model] = {name: Rate(labels.count(name), len(labels)).as_dict() for name in LABELS}
     summary["coherent_where_base_is"] = _coherent(rows).as_dict()
     tokens = sum(row["base_answer_nll"]["tokens"] for row in rows)
-    for model in ("base", "rerouted"):
+    for model in MODELS:
         total = math.fsum(
             row["base_answer_nll"][model] * row["base_answer_nll"]["tokens"]
             for row in rows

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rerouting.core.errors import UserError
+from rerouting.core.findings import MODELS
 from rerouting.core.near import way_out
+from rerouting.evaluation.compare import LABELS
 
 Metrics = Mapping[str, float | None]
-MODELS = ("base", "rerouted")
-LABELS = ("answered", "refused", "broken")
 _CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s*")
 _HOLDS = {"<=": operator.le, ">=": operator.ge}
 

@@ -23,6 +23,7 @@ from rerouting.core.conversion import plain
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, read_jsonl, write_jsonl
 from rerouting.core.finder import Component, build
+from rerouting.core.findings import MODELS
 from rerouting.core.manifest import environment
 from rerouting.core.records import Chat, Message
 from rerouting.core.rundir import hold
@@ -32,7 +33,7 @@ from rerouting.evaluation.cases import CASE_FIELDS, CaseFile, answered, asked
 from rerouting.evaluation.judging import LoopJudge, Scorer, VerdictFile, label_of, verdicts_of
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline import attack_setup as setup
-from rerouting.pipeline.pair import MODELS, digest, pair_of
+from rerouting.pipeline.pair import digest, pair_of
 from rerouting.pipeline.reviewed import cases_of, write_summary
 from rerouting.targets.target import Target
 

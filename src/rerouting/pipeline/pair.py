@@ -9,13 +9,12 @@ from pathlib import Path
 from rerouting.core.config import load_config
 from rerouting.core.errors import UserError
 from rerouting.core.files import sha256_of
+from rerouting.core.findings import MODELS
 from rerouting.core.rundir import is_run
 from rerouting.models.config import ModelConfig
 from rerouting.models.digest import weights_digest
 from rerouting.models.loading import LoadedModel, load
 from rerouting.training.config import RunConfig
-
-MODELS = ("base", "rerouted")
 
 
 def pair_of(model: str, base: ModelConfig | None) -> dict[str, LoadedModel]:

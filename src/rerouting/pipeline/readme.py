@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rerouting.core.findings import MODELS
 from rerouting.core.stats import Rate
 from rerouting.training.config import RunConfig
 
@@ -15,7 +16,7 @@ def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """One row a set and model; rates with 95 % Wilson intervals."""
     rows = []
     for name, item in summary["sets"].items():
-        for model in ("base", "rerouted"):
+        for model in MODELS:
             own = item[model]
             rates = [_percent(own[label]) for label in ("answered", "refused", "broken")]
             nll = own["base_answer_nll"]

@@ -9,6 +9,7 @@ from typing import Any
 from rerouting.core.agreement import agreement
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, read_jsonl
+from rerouting.core.findings import MODELS
 from rerouting.core.stats import Rate
 from rerouting.evaluation.asr import summarise_attack
 from rerouting.evaluation.asr_table import write_tables
@@ -44,7 +45,7 @@ def write_verified(out: Path) -> list[str]:
         f"{rates['verified']['read']} answers read"
         for name, parts in summary["attacks"].items()
         if "skipped" not in parts
-        for model in ("base", "rerouted")
+        for model in MODELS
         if (rates := parts["all"][model])["verified"]
     ]
 
