@@ -21,6 +21,7 @@ from rerouting.core.files import read_jsonl
 from rerouting.core.findings import Finding
 from rerouting.core.records import Chat, Message
 from rerouting.measures._mt_bench_judge import Graded, Talk, grade, named, tried
+from rerouting.targets.remembered import Remembered
 from rerouting.targets.target import Target
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
@@ -87,7 +88,7 @@ class MtBench:
 
     def _answers(self, target: Target, questions: Sequence[Question], seed: int) -> list[Turns]:
         """Both answers to every question; the model's own first one is part of the second turn's prompt."""
-        writer = Target(target.loaded, self.max_new_tokens, target.token_budget)
+        writer = _writer(target, self.max_new_tokens)
         first = self._turn(writer, [_chat(question) for question in questions], questions, seed)
         chats = [_chat(question, text) for question, text in zip(questions, first, strict=True)]
         return list(zip(first, self._turn(writer, chats, questions, seed), strict=True))
@@ -133,6 +134,14 @@ class MtBench:
             }
             notes.append(f"{missing} of {2 * len(rows)} answers unscored: {'; '.join(sorted(reasons)[:3])}.")
         return notes
+
+
+def _writer(target: Target, tokens: int) -> Target:
+    """The same model with another length of answers; kept in a file beside the others, where they are kept."""
+    if isinstance(target, Remembered):
+        file = target.file.with_name(f"{target.file.name.partition('.')[0]}.{tokens}-tokens.jsonl")
+        return Remembered(target.loaded, tokens, file, target.name)
+    return Target(target.loaded, tokens, target.token_budget)
 
 
 def read_questions(path: str, limit: int | None = None) -> list[Question]:
@@ -188,7 +197,7 @@ def _findings(questions: Sequence[Question], grades: Sequence[Sequence[Grades]])
     found += [_score(grades, every, (turn,), f"turn {turn + 1}") for turn in (0, 1)]
     for category in dict.fromkeys(question.category for question in questions):
         own = [at for at in every if questions[at].category == category]
-        found.append(_score(grades, own, (0, 1), category))
+        found.append(_score(grades, own, (0, 1), f"category/{category}"))
     return found
 
 
