@@ -4,6 +4,7 @@ import copy
 import logging
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lm_eval.tasks
@@ -143,18 +144,19 @@ def test_answers_under_each_filter_and_the_mean_over_tasks(capsys):
 
 
 def test_the_mean_over_tasks_by_hand():
-    one = [(1.0, 0.0), (0.0, 0.0)]
-    two = [(1.0, 1.0)] * 8 + [(0.0, 1.0)] * 2
-    firsts = [(Finding.of_means("acc", "share", pairs, unscored=1), pairs) for pairs in (one, two)]
-    (mean,) = mean_of_tasks(firsts)
-    assert (mean.base, mean.rerouted) == pytest.approx(((0.5 + 0.8) / 2, (0.0 + 1.0) / 2))
-    # differences: −1, 0 (variance 0.5, n 2) and 0.2 on average (8 of 0, 2 of 1: variance 1.6 / 9, n 10)
-    half = 1.959963984540054 * (0.5 / 2 + 1.6 / 9 / 10) ** 0.5 / 2
-    assert mean.difference == pytest.approx(-0.15)
-    assert mean.interval == pytest.approx((-0.15 - half, -0.15 + half)) and mean.unscored == 2
-    assert mean_of_tasks(firsts[:1]) == []
-    assert mean_of_tasks([firsts[0], (Finding.of_means("f", "score", two), two)]) == []
-    assert mean_of_tasks([firsts[0], (firsts[1][0], two[:1])])[0].interval is None
+    one = Finding("acc", "a", "share", 9, 0.5, 0.2, (0.3, 0.6), (0.1, 0.4), -0.3, (-0.7, -0.3), unscored=1)
+    two = Finding("acc", "b", "share", 4, 0.9, 1.0, (0.6, 1.0), (1.0, 1.0), 0.1, (-0.2, 0.4), unscored=2)
+    (mean,) = mean_of_tasks([one, two])
+    assert (mean.n, mean.base, mean.rerouted, mean.unscored) == (2, pytest.approx(0.7), pytest.approx(0.6), 3)
+    assert mean.difference == pytest.approx(-0.1)
+    # distances down 0.4 and 0.3, together 0.5; up 0 and 0.3, together 0.3; halved
+    assert mean.interval == pytest.approx((-0.1 - 0.25, -0.1 + 0.15))
+    assert mean_of_tasks([one]) == []
+    assert mean_of_tasks([one, replace(two, unit="score")]) == []
+    assert mean_of_tasks([one, Finding("acc", "b", "share", 0, None, None)]) == []
+    assert mean_of_tasks([one, replace(two, interval=None)])[0].interval is None
+    same = [Finding.of_rates("acc", [(True, True)] * 20, part) for part in "ab"]
+    assert mean_of_tasks(same)[0].interval[1] > 0.05, "no difference seen is not certainty"
 
 
 def test_a_group_is_one_score_over_all_documents():

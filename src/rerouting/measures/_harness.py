@@ -1,6 +1,6 @@
 """EleutherAI's lm-evaluation-harness, kept quiet: its tasks by name, and a task's documents under one model.
 
-Source: github.com/EleutherAI/lm-evaluation-harness, MIT; 0.4.13 (`TaskManager.load` is new in its latest versions). Its
+Source: github.com/EleutherAI/lm-evaluation-harness, MIT; tried with 0.4.13 alone. Its
 `evaluate` is called and not `simple_evaluate`, which also asks the hub for the model's commit and lists the machine's
 software. Deviation: log-probabilities are taken in float32 whatever the model's dtype is; in bfloat16 neighbouring
 ones are equal.

@@ -1,30 +1,29 @@
-"""The mean over tasks, each with the same weight, as the Open LLM Leaderboard and the paper's Table 1 take it."""
+"""The mean over tasks, each with the same weight, as the Open LLM Leaderboard and the paper's Table 1 take it.
+
+Source of the interval: Zou and Donner 2008, "Construction of confidence limits about effect measures: a general
+approach" (MOVER): the distances of the tasks' own limits, squared and added. It says how well these tasks' documents
+pin the mean down, and nothing about other tasks.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from rerouting.core.findings import Finding, Interval, mean
-
-Pairs = Sequence[tuple[float, float]]
+from rerouting.core.findings import Finding, Interval
 
 
-def mean_of_tasks(tasks: Sequence[tuple[Finding, Pairs]]) -> list[Finding]:
-    """One finding, or none: of fewer than two tasks, or where one is no share.
-
-    The interval is normal, from the tasks' own standard errors: it says how well these tasks' documents pin the mean
-    down, and nothing about other tasks.
+def mean_of_tasks(tasks: Sequence[Finding]) -> list[Finding]:
+    """One finding, or none: of fewer than two tasks, or where one is no share, or has no figure.
 
     Args:
-        tasks: the finding that counts of each task, and the figures (base, rerouted) of its documents.
+        tasks: the finding that counts, of each task.
     """
-    if len(tasks) < 2 or any(found.unit != "share" or not pairs for found, pairs in tasks):
+    if len(tasks) < 2 or any(one.unit != "share" or one.difference is None for one in tasks):
         return []
-    each = [pairs for _, pairs in tasks]
-    base, base_ends = _stratified([[one for one, _ in pairs] for pairs in each])
-    rerouted, rerouted_ends = _stratified([[two for _, two in pairs] for pairs in each])
-    difference, ends = _stratified([[two - one for one, two in pairs] for pairs in each])
+    base, base_ends = _mean([(one.base, one.base_interval) for one in tasks])
+    rerouted, rerouted_ends = _mean([(one.rerouted, one.rerouted_interval) for one in tasks])
+    difference, ends = _mean([(one.difference, one.interval) for one in tasks])
     return [
         Finding(
             "mean over tasks",
@@ -37,17 +36,18 @@ def mean_of_tasks(tasks: Sequence[tuple[Finding, Pairs]]) -> list[Finding]:
             rerouted_ends,
             difference,
             ends,
-            unscored=sum(found.unscored for found, _ in tasks),
+            unscored=sum(one.unscored for one in tasks),
         )
     ]
 
 
-def _stratified(values: Sequence[Sequence[float]]) -> tuple[float, Interval | None]:
-    """Unweighted mean of the means, with its 95 % interval; None where a task has a single document."""
-    found = [mean(row) for row in values]
-    centre = math.fsum(one for one, _ in found) / len(found)
-    ends = [interval for _, interval in found]
-    if None in ends:
+def _mean(figures: Sequence[tuple[float | None, Interval | None]]) -> tuple[float, Interval | None]:
+    """Unweighted mean and its 95 % interval; None where a task has none, being a single document."""
+    known = [(value or 0.0, ends) for value, ends in figures]
+    centre = math.fsum(value for value, _ in known) / len(known)
+    pairs = [(value, ends) for value, ends in known if ends is not None]
+    if len(pairs) < len(known):
         return centre, None
-    half = math.sqrt(math.fsum(((end[1] - end[0]) / 2) ** 2 for end in ends if end)) / len(found)
-    return centre, (centre - half, centre + half)
+    down = math.sqrt(math.fsum((value - ends[0]) ** 2 for value, ends in pairs)) / len(pairs)
+    up = math.sqrt(math.fsum((ends[1] - value) ** 2 for value, ends in pairs)) / len(pairs)
+    return centre, (centre - down, centre + up)

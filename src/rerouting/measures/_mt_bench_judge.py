@@ -116,7 +116,8 @@ def tried(aids: Aids, max_new_tokens: int) -> list[str]:
         raise UserError(
             f"mt_bench: the judge, {named(aids.assistant)}, rates nothing: {good.reason} "
             f"({' '.join(good.said.split())[:80]!r})",
-            "give a stronger chat model as assistant, such as {endpoint: {model: …}}; a small one cannot grade",
+            "give a stronger chat model, a small one cannot grade: --assistant endpoint --assistant_options "
+            "'{model: …}'",
         )
     notes = [f"Judge: {named(aids.assistant)}; it gave a right answer {_of(good)} and word salad {_of(bad)}."]
     if good.score is None or bad.score is None or good.score <= bad.score:

@@ -88,14 +88,14 @@ class LmEval:
             metrics = _chosen(task, wanted[task.name].metric)
             pairs: list[tuple[Document, Document]] = []
             for number, leaf in enumerate(task.leaves, 1):
-                aids.progress(f"lm_eval: {_where(task, leaf, number)}, both models")
+                aids.progress(f"{_where(task, leaf, number)}, both models")
                 one, two = (_harness.answer(leaf, target, asking) for target in (base, rerouted))
                 pairs += _paired(one, two)
                 rows += [_row(task.name, leaf.task_name, *pair) for pair in _paired(one, two)]
                 notes += _about_cuts(leaf.task_name, one)
             found = [_finding(task, metric, pairs, one, two) for metric in metrics]
             findings += found
-            firsts.append((found[0], _scored(pairs, metrics[0])))
+            firsts.append(found[0])
         return Measured([*findings, *mean_of_tasks(firsts)], rows, notes)
 
     def _templated(self, base: Target, rerouted: Target) -> bool:
@@ -117,7 +117,7 @@ class LmEval:
     def _prepared(self, wanted: dict[str, HarnessTask], aids: Aids) -> list[_harness.Task]:
         """Every task with its data, its shots and its metrics checked, before any model works."""
         others = [name for name in wanted if name != _short_facts.NAME]
-        aids.progress(f"lm_eval: loading {', '.join(wanted)}")
+        aids.progress(f"loading {', '.join(wanted)}")
         tasks = _harness.load_tasks(others, self.include_path) if others else []
         if _short_facts.NAME in wanted:
             tasks.append(_harness.task_of(_short_facts.config()))

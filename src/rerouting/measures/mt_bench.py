@@ -68,16 +68,16 @@ class MtBench:
         notes = tried(aids, self.judge_tokens)
         answers, grades = [], []
         for name, target in (("base", base), ("rerouted", rerouted)):
-            aids.progress(f"mt_bench: {len(questions)} questions, two turns, answers of the {name} model")
+            aids.progress(f"{len(questions)} questions, two turns, answers of the {name} model")
             answers.append(self._answers(target, questions, aids.seed))
         for texts in answers:
-            aids.progress(f"mt_bench: {named(aids.assistant)} grades {2 * len(questions)} answers")
+            aids.progress(f"{named(aids.assistant)} grades {2 * len(questions)} answers")
             grades.append(self._grades(aids, questions, texts))
         if not any(graded.score for each in grades for pair in each for graded in pair):
             first = grades[0][0][0]
             raise UserError(
                 f"mt_bench: the judge, {named(aids.assistant)}, rated no answer: {first.reason}",
-                "give a stronger chat model as assistant",
+                "give a stronger chat model: --assistant endpoint --assistant_options '{model: …}'",
             )
         rows = [
             row
