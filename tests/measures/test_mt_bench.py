@@ -1,10 +1,8 @@
 """MT-Bench with scripted models and judges: what is asked, what is counted, what is refused."""
 
 import json
-import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +14,6 @@ from rerouting.measures.mt_bench import MtBench, read_questions
 from rerouting.targets.remembered import Remembered
 from tests.attacks.tiny_target import tiny_target, wordy
 
-PUBLISHED = Path(os.environ.get("MT_BENCH_QUESTIONS", ""))
 ROWS = [
     {"question_id": 81, "category": "writing", "turns": ["Write a line.", "Now in verse."]},
     {"question_id": 111, "category": "math", "turns": ["1 + 1?", "And twice that?"], "reference": ["2", "4"]},
@@ -238,13 +235,13 @@ def test_a_missing_file_and_a_limit(file):
         read_questions(file, 0)
 
 
-@pytest.mark.skipif(not os.path.isfile(PUBLISHED), reason="MT_BENCH_QUESTIONS names no file")
-def test_the_published_file():
-    questions = read_questions(str(PUBLISHED))
-    assert len(questions) == 80
-    assert {question.category for question in questions if question.references} == set(module.WITH_REFERENCE)
-    eight = read_questions(str(PUBLISHED), 8)
-    assert len({question.category for question in eight}) == 8, "a limit is spread over the categories"
+def test_a_limit_is_spread_over_the_categories(tmp_path):
+    rows = [ROWS[at // 10 % 3] | {"question_id": at, "category": f"c{at // 10}"} for at in range(80)]
+    path = (
+        tmp_path / "many.jsonl"
+    )  # as long as the published file, and in its order: ten questions a category
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len({question.category for question in read_questions(str(path), 8)}) == 8
 
 
 def test_real_targets_stay_as_they_were_and_answers_are_kept(file, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from rerouting.cli.main import main
 from rerouting.core.files import read_jsonl
+from rerouting.pipeline.made_of import sources_of
 from tests.pipeline.tiny_run import BENIGN, BENIGN_TEST, HARMFUL_TEST, write_chats, write_recipe
 
 OWN = '''
@@ -84,6 +85,31 @@ def test_own_measures_and_their_options(tiny, tmp_path, capsys):
     assert evaluate(tiny, tmp_path, [name], {name: {"value": 3.0}}) == 0
     assert (tmp_path / "calls").read_text() == "xx"
     assert "3.000" in capsys.readouterr().out
+
+
+def test_all_notes_what_could_not_run(tiny, tmp_path, capsys):
+    options = {
+        "intrinsic": {"sources": [chats(tiny)], "max_tokens": 300, "layers": False},
+        "over_refusal": {"sources": [chats(tiny)]},
+        "facts": {"source": chats(tiny)},
+        "carry_over": {"harmful": chats(tiny, "harm"), "harmless": chats(tiny), "limit": 2},
+        "lm_eval": {"tasks": {"no_such_task": {}}},
+    }
+    assert evaluate(tiny, tmp_path, ["all"], options) == 0
+    shown = capsys.readouterr().out
+    assert "mt_bench: not run: " in shown and "lm_eval: not run: " in shown and "ending: not run: " in shown
+    assert "over_refusal" in shown
+    assert evaluate(tiny, tmp_path, ["mt_bench"], {}) == 2
+
+
+def test_an_edited_file_in_a_folder_of_options_makes_another_result(tiny, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("a: 1")
+    before = sources_of("x", {"include_path": str(folder)})
+    assert len(before) == 1 and sources_of("x", {"path": "."}) == []
+    (folder / "a.yaml").write_text("a: 2")
+    assert sources_of("x", {"include_path": str(folder)}) != before
 
 
 @pytest.mark.parametrize(

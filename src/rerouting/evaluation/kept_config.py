@@ -18,7 +18,8 @@ class KeptConfig:
     base: ModelConfig | None = None
     """What `model` was made from, when that is no run; device, dtype and the like hold for both."""
     measures: list[str] = field(default_factory=lambda: ["intrinsic", "over_refusal", "facts", "carry_over"])
-    """Files in measures/, or path/to/mine.py:Name; "all" is every one that ships with the package."""
+    """Files in measures/, or path/to/mine.py:Name; "all" is every one that ships with the package, those that
+    lack something (MT-Bench its questions) with the reason."""
     measure_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Options by measure: {over_refusal: {sources: [{name: xstest, options: {path: …}}]}}."""
     assistant: str = "local"

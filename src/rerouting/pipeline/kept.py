@@ -42,7 +42,7 @@ def kept_run(config: KeptConfig, out: Path) -> Row:
 
     Raises:
         UserError: no such run or measure, options that it does not have, or data that it cannot read; what was
-            measured stays.
+            measured stays. A measure that is there by "all" alone is noted as not run instead.
     """
     measures = _measures(config)
     pair = pair_of(config.model, config.base)
@@ -65,10 +65,15 @@ def kept_run(config: KeptConfig, out: Path) -> Row:
         for name, measure in measures.items():
             short = _short(name)
             file = out / "measures" / f"{short}-{_identity(name, measure, config, digests)}.json"
-            if not file.exists():
-                measured = measure.measure(base, rerouted, replace(aids, progress=partial(_say, short)))
-                _write(measured, file, out / "rows" / f"{short}.jsonl")
-            summary["measures"][short] = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                if not file.exists():
+                    measured = measure.measure(base, rerouted, replace(aids, progress=partial(_say, short)))
+                    _write(measured, file, out / "rows" / f"{short}.jsonl")
+                summary["measures"][short] = json.loads(file.read_text(encoding="utf-8"))
+            except UserError as error:
+                if name in config.measures:
+                    raise
+                summary["measures"][short] = {"findings": [], "notes": [f"not run: {error}"]}
             atomic_write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
             write_tables(summary, out)
     return summary

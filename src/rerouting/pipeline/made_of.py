@@ -11,6 +11,8 @@ from rerouting.core.errors import UserError
 from rerouting.core.files import sha256_file
 from rerouting.core.near import way_out
 
+_TEXTS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".py", ".txt")
+
 
 def check_named(given: Iterable[str], names: Iterable[str], field: str) -> None:
     """Refuse options for a component that was not asked for.
@@ -27,13 +29,19 @@ def check_named(given: Iterable[str], names: Iterable[str], field: str) -> None:
 
 
 def sources_of(name: str, options: dict[str, Any]) -> list[str]:
-    """Hashes of files that a component depends on: its own, if it is the user's, and those that its options name."""
+    """Hashes of files that a component depends on: its own, if it is the user's, and those that its options name.
+
+    Of a folder, the texts in it: weights beside them are named by other means.
+    """
     found = []
     for text in _texts([name, options]):
         path, colon, _ = text.rpartition(":")
         file = os.path.expanduser(path if colon and path.endswith(".py") else text)
         if os.path.isfile(file):  # False for what can be no path
             found.append(sha256_file(Path(file)))
+        elif text.strip(".~/ ") and os.path.isdir(file):
+            inside = sorted(one for one in Path(file).rglob("*") if one.suffix in _TEXTS and one.is_file())
+            found += [sha256_file(one) for one in inside]
     return found
 
 
