@@ -166,16 +166,24 @@ def test_batches_halve_when_memory_runs_out(monkeypatch):
     model, real, sizes = FAMILIES["llama"](), module._optimise, []
     expected = optimise(model, PROBLEMS, Descent(lambda slope: slope, 1), batch=1)
 
-    def small(model, problems, descent):
+    def small(model, problems, descent, told):
         sizes.append(len(problems))
         if len(problems) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, problems, descent)
+        return real(model, problems, descent, told)
 
     monkeypatch.setattr(module, "_optimise", small)
     found = optimise(model, PROBLEMS, Descent(lambda slope: slope, 1), batch=3)
     assert sizes == [3, 1, 1, 1]
     assert [one.losses for one in found] == [one.losses for one in expected]
+
+
+def test_every_step_is_told():
+    said = []
+    optimise(FAMILIES["llama"](), PROBLEMS, Descent(lambda slope: slope, 2), batch=3, told=said.append)
+    assert [line.partition(", mean")[0] for line in said] == [
+        f"step {at} of at most 2, 3 left" for at in (0, 1, 2)
+    ]
 
 
 def test_signed_steps_by_hand():

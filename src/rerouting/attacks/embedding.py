@@ -62,7 +62,7 @@ class Embedding:
         problems = [soft_problem(chat, target.tokenizer, (mark,) * self.tokens) for chat in chats]
         norm = float(table_sample(target.model).norm(dim=1).mean())
         descent = Descent(lambda slope: self._update(slope, norm), self.steps, self.stop_below)
-        found = optimise(target.model, problems, descent, self.batch)
+        found = optimise(target.model, problems, descent, self.batch, resources.progress)
         return [self._attempt(chat, one) for chat, one in zip(chats, found, strict=True)]
 
     def _update(self, slope: Tensor, norm: float) -> Tensor:

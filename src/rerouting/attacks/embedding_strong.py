@@ -78,7 +78,13 @@ class EmbeddingStrong:
         descent = Descent(
             lambda slope: rate * torch.sign(slope), longest, keep=self._takes, enough=self.generations
         )
-        found = optimise(target.model, problems, descent, self.batch)
+        found = optimise(
+            target.model,
+            problems,
+            descent,
+            self.batch,
+            resources.progress,
+        )
         pairs = zip(chats, found, strict=True)
         return [attempt for chat, one in pairs for attempt in _attempts(chat, one)]
 

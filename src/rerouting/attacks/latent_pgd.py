@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +76,7 @@ class LatentPgd:
         prompts = [target.prompt_ids(attempt) for attempt in attempts]
         pairs = [(ids, target_ids(chat, target.tokenizer)) for ids, chat in zip(prompts, chats, strict=True)]
         layers = resolved_layers(self.layers, len(decoder_blocks(target.model)))
-        search = partial(self._search, target.model, target.loaded.device, layers)
+        search = partial(self._search, target.model, target.loaded.device, layers, told=resources.progress)
         found = in_batches(search, pairs, self.batch)
         traced = [
             Attempt(chat, trace=self._trace(one, layers) | _saved(one.deltas, resources.folder))
@@ -100,6 +100,7 @@ class LatentPgd:
         device: torch.device,
         layers: list[int],
         pairs: Sequence[tuple[list[int], list[int]]],
+        told: Callable[[str], None] = lambda line: None,
     ) -> list[_Found]:
         rows = target_rows([prompt for prompt, _ in pairs], [wanted for _, wanted in pairs], device)
         radii = _radii(model, rows, layers, self.epsilon)
@@ -107,6 +108,7 @@ class LatentPgd:
         best, losses = dict(deltas), torch.empty(0, len(pairs))
         for step in range(self.steps + 1):
             last = step == self.steps
+            told(f"step {step} of at most {self.steps}, {len(pairs)} behaviours")
             loss, slopes = _slopes(model, rows, deltas, last)
             losses = torch.cat([losses, loss[None]])
             better = (loss <= losses.min(dim=0).values).to(device)[:, None, None]

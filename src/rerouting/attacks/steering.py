@@ -69,11 +69,12 @@ class Steering:
         optimiser = torch.optim.Adam([vector], lr=self.lr * radius / len(vector) ** 0.5)
         draw = torch.Generator().manual_seed(resources.seed)
         losses, order = [], list[int]()
-        for _ in range(self.steps):
+        for step in range(self.steps):
             if len(order) < self.batch:
                 order += torch.randperm(len(pairs), generator=draw).tolist()
             chosen, order = order[: self.batch], order[self.batch :]
             losses.append(_step(target, layer, vector, [pairs[at] for at in chosen], optimiser))
+            resources.progress(f"steering: step {step + 1} of {self.steps}, loss {losses[-1]:.2f}")
             with torch.no_grad():
                 vector.mul_((radius / vector.norm().clamp_min(1e-12)).clamp_max(1.0))
         resources.progress(f"steering vector: loss {losses[0]:.2f} to {losses[-1]:.2f}")

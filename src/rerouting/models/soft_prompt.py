@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -79,7 +80,13 @@ class Found:
         }
 
 
-def optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent, batch: int) -> list[Found]:
+def optimise(
+    model: Any,
+    problems: Sequence[SoftProblem],
+    descent: Descent,
+    batch: int,
+    told: Callable[[str], None] = lambda line: None,
+) -> list[Found]:
     """Move the soft tokens of every problem; batches halve when memory runs out.
 
     Args:
@@ -87,12 +94,15 @@ def optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent, batc
         problems: their slots may differ in length.
         descent: see there.
         batch: most problems at once.
+        told: called with a short line at every step.
 
     Raises:
         UserError: memory is too small for one problem.
     """
     order = sorted(range(len(problems)), key=lambda at: -_length(problems[at]))  # like lengths together
-    found = in_batches(lambda rows: _optimise(model, rows, descent), [problems[at] for at in order], batch)
+    found = in_batches(
+        lambda rows: _optimise(model, rows, descent, told), [problems[at] for at in order], batch
+    )
     by_place = dict(zip(order, found, strict=True))
     return [by_place[at] for at in range(len(problems))]
 
@@ -112,7 +122,9 @@ def _length(problem: SoftProblem) -> int:
     return sum(map(len, (problem.before, problem.start, problem.after, problem.wanted)))
 
 
-def _optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent) -> list[Found]:
+def _optimise(
+    model: Any, problems: Sequence[SoftProblem], descent: Descent, told: Callable[[str], None]
+) -> list[Found]:
     table = model.get_input_embeddings()
     device = table.weight.device
     soft = [table(torch.tensor(one.start, device=device)).detach().float() for one in problems]
@@ -127,6 +139,7 @@ def _optimise(model: Any, problems: Sequence[SoftProblem], descent: Descent) -> 
                 found[at].best, found[at].best_step = prompt, step
             if descent.keep(found[at]):
                 found[at].kept[step] = prompt
+        told(f"step {step} of at most {descent.steps}, {len(alive)} left, mean loss {fmean(losses):.3f}")
         going = [row for row, at in enumerate(alive) if not descent.ends(found[at])]
         if not going or step == descent.steps:
             break
