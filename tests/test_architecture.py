@@ -64,6 +64,7 @@ def test_help_needs_no_torch():
         "quickstart",
         "attack",
         "evaluate",
+        "select",
         "layers",
         "generate",
         "merge",

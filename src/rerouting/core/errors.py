@@ -12,3 +12,11 @@ class UserError(Exception):
     def __init__(self, problem: str, fix: str = "") -> None:
         super().__init__(f"{problem} — {fix}" if fix else problem)
         self.problem, self.fix = problem, fix
+
+
+class PassingError(UserError):
+    """One that may be over when the same is run again, such as a full disk."""
+
+
+class InUseError(PassingError):
+    """Another process works on it."""

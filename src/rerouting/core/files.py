@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rerouting.core.conversion import plain
-from rerouting.core.errors import UserError
+from rerouting.core.errors import PassingError, UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -154,14 +154,14 @@ def is_disk_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error)
 
 
-def write_error(path: Path, error: BaseException) -> UserError:
+def write_error(path: Path, error: BaseException) -> PassingError:
     """What to tell the user when a file or folder could not be written."""
     if is_disk_full(error):
-        return UserError(
+        return PassingError(
             f"disk full: cannot write {path}", "free some space and run the same again; nothing saved is lost"
         )
     reason = getattr(error, "strerror", None) or error
-    return UserError(f"cannot write {path}: {reason}", "check the folder and its permissions")
+    return PassingError(f"cannot write {path}: {reason}", "check the folder and its permissions")
 
 
 def _dumped(row: Mapping[str, Any]) -> str:

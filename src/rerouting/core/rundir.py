@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from rerouting.core.errors import UserError
+from rerouting.core.errors import InUseError, PassingError, UserError
 
 LOCK = ".lock"
 
@@ -147,12 +147,13 @@ def hold(path: Path, name: str = LOCK) -> IO[str]:
     """Take the lock of an existing folder, until it is closed or the process ends.
 
     Raises:
-        UserError: another process has it, or the folder cannot be written or locked.
+        InUseError: another process has it.
+        PassingError: the folder cannot be written or locked.
     """
     try:
         lock = (path / name).open("a+", encoding="utf-8")
     except OSError as error:
-        raise UserError(
+        raise PassingError(
             f"cannot write in {path}: {error.strerror}", "check the folder's permissions"
         ) from error
     try:
@@ -160,12 +161,12 @@ def hold(path: Path, name: str = LOCK) -> IO[str]:
     except BlockingIOError as error:
         holder = _holder(lock)
         lock.close()
-        raise UserError(
+        raise InUseError(
             f"{path} is in use by {holder}", "wait for it, end it, or name another folder"
         ) from error
     except OSError as error:
         lock.close()
-        raise UserError(
+        raise PassingError(
             f"{path} cannot be locked: {error.strerror}", "use a folder on a local disk"
         ) from error
     owner = {

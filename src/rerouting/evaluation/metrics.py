@@ -1,8 +1,8 @@
 """The figures of a trial under one name each, and what is asked of them.
 
-Names: `attacks.NAME.MODEL.asr` (also answered, refused, broken, as shares), `attacks.mean.MODEL.asr` over the attacks,
-and `MEASURE.FIGURE[PART].WHICH` with base, rerouted or difference; [PART] is left out where the figure is of all texts.
-Blanks in names become underscores.
+Names: `attacks.NAME.MODEL.asr` (also answered, refused, broken, unscored, as shares), `attacks.mean.MODEL.asr` over the
+attacks, and `MEASURE.FIGURE[PART].WHICH` with base, rerouted or difference; [PART] is left out where the figure is of
+all texts. Blanks in names become underscores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from rerouting.core.near import way_out
 from rerouting.evaluation.compare import LABELS
 
 Metrics = Mapping[str, float | None]
+Intervals = Mapping[str, Sequence[float] | None]
 _CONSTRAINT = re.compile(r"\s*(\S+)\s*(<=|>=)\s*([-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s*")
+FIGURES = ("asr", *LABELS, "unscored")
 _HOLDS = {"<=": operator.le, ">=": operator.ge}
 
 
@@ -95,6 +97,30 @@ def look_up(metrics: Metrics, name: str) -> float | None:
     return metrics[name]
 
 
+def check_reachable(name: str, attacks: Sequence[str], measures: Sequence[str]) -> None:
+    """Refuse a metric that no attack or measure of the selection can give; which figures a measure has shows later.
+
+    Raises:
+        UserError: says how metrics are named.
+    """
+    starts = [] if "all" in attacks else [f"attacks.{one}" for one in (*attacks, "mean")]
+    owner = (
+        name.rpartition(".")[0].rpartition(".")[0] if name.startswith("attacks.") else name.partition(".")[0]
+    )
+    if name.startswith("attacks.") and (not starts or owner in starts):
+        figure, model = name.rpartition(".")[2], name.rpartition(".")[0].rpartition(".")[2]
+        if figure not in FIGURES or model not in MODELS:
+            allowed = [f"{owner}.{one}.{which}" for one in MODELS for which in FIGURES]
+            raise UserError(f"no metric {name!r}", way_out(name, allowed, "there are"))
+        return
+    short = [one.rpartition(":")[2] for one in measures]
+    if owner not in short:
+        raise UserError(
+            f"no metric {name!r}",
+            way_out(owner, [*starts, *short], "they begin with one of what is measured"),
+        )
+
+
 def metrics_of(matrix: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, float | None]:
     """Every figure of an attack matrix's summary and of `rerouting evaluate`'s."""
     return _of_attacks(matrix) | {
@@ -106,14 +132,44 @@ def metrics_of(matrix: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def intervals_of(matrix: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    """95 % intervals of those figures that have one."""
+    found: dict[str, list[float] | None] = {}
+    attacks = _run(matrix)
+    for model in MODELS:
+        each: list[list[float] | None] = []
+        for name in attacks:
+            own = attacks[name][model]["asr"]
+            ends = (own.get("low"), own.get("high"))
+            each.append(None if None in ends else [float(end) for end in ends])
+            found[f"attacks.{name}.{model}.asr"] = each[-1]
+        found[f"attacks.mean.{model}.asr"] = mean_interval(each)
+    for measure, result in kept.get("measures", {}).items():
+        for one in result["findings"]:
+            name = _figure(measure, one["name"], one["part"])
+            kinds = {"base": "base_interval", "rerouted": "rerouted_interval", "difference": "interval"}
+            found |= {f"{name}.{which}": one[kind] for which, kind in kinds.items() if one.get(kind)}
+    return {name: ends for name, ends in found.items() if ends}
+
+
+def mean_interval(each: Sequence[Sequence[float] | None]) -> list[float] | None:
+    """Mean of the ends: wide rather than narrow, as if all errors went together (on one set they nearly do)."""
+    low = mean([None if one is None else one[0] for one in each])
+    high = mean([None if one is None else one[1] for one in each])
+    return None if low is None or high is None else [low, high]
+
+
 def _figure(measure: str, name: str, part: str) -> str:
     return f"{measure}.{name}{f'[{part}]' if part else ''}".replace(" ", "_")
 
 
+def _run(matrix: Mapping[str, Any]) -> dict[str, Any]:
+    """Attacks that were run, over all behaviours."""
+    return {name: parts["all"] for name, parts in matrix.get("attacks", {}).items() if "skipped" not in parts}
+
+
 def _of_attacks(matrix: Mapping[str, Any]) -> dict[str, float | None]:
-    attacks = {
-        name: parts["all"] for name, parts in matrix.get("attacks", {}).items() if "skipped" not in parts
-    }
+    attacks = _run(matrix)
     found: dict[str, float | None] = {}
     for name, models in attacks.items():
         for model in MODELS:
@@ -121,8 +177,11 @@ def _of_attacks(matrix: Mapping[str, Any]) -> dict[str, float | None]:
             found[f"attacks.{name}.{model}.asr"] = own["asr"]["rate"]
             for label in LABELS:
                 found[f"attacks.{name}.{model}.{label}"] = own["labels"][label] / whole if whole else None
+            left = own["asr"].get("unscored", 0)
+            tried = own["asr"].get("n", whole) + left
+            found[f"attacks.{name}.{model}.unscored"] = left / tried if tried else None
     for model in MODELS if attacks else ():
-        for figure in ("asr", *LABELS):
+        for figure in FIGURES:
             each = [found[f"attacks.{name}.{model}.{figure}"] for name in attacks]
             found[f"attacks.mean.{model}.{figure}"] = mean(each)
     return found
@@ -132,6 +191,12 @@ def over_seeds(each: Sequence[Metrics]) -> dict[str, float | None]:
     """Means over seeds; a metric that one of them lacks is not measured."""
     names = list(dict.fromkeys(name for one in each for name in one))
     return {name: mean([one.get(name) for one in each]) for name in names}
+
+
+def intervals_over_seeds(each: Sequence[Intervals]) -> dict[str, list[float] | None]:
+    """`mean_interval` over seeds."""
+    names = list(dict.fromkeys(name for one in each for name in one))
+    return {name: mean_interval([one.get(name) for one in each]) for name in names}
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -29,7 +29,8 @@ def grid(space: Mapping[str, Any]) -> list[Values]:
     for key, given in space.items():
         if isinstance(given, Mapping):
             raise UserError(f"space.{key} is a range", "list its values, or set method random")
-    return [dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*space.values())]
+    found = [dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*space.values())]
+    return list({repr(values): values for values in found}.values())
 
 
 def drawn(space: Mapping[str, Any], count: int, seed: int = 0) -> list[Values]:
@@ -84,7 +85,10 @@ def _check(space: Mapping[str, Any]) -> None:
 
 def _check_range(key: str, given: Mapping[str, Any]) -> None:
     low, high = given.get("low"), given.get("high")
-    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    numbers = all(
+        isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end)
+        for end in (low, high)
+    )
     if not {"low", "high"} <= set(given) <= RANGE or not numbers or not low < high:  # type: ignore[operator]
         raise UserError(
             f"space.{key} is {dict(given)}",
@@ -99,4 +103,4 @@ def _one(key: str, given: Any, draw: random.Random) -> Any:
         return draw.choice(given)
     low, high, log = given["low"], given["high"], given.get("log")
     value = math.exp(draw.uniform(math.log(low), math.log(high))) if log else draw.uniform(low, high)
-    return round(value) if given.get("integer") else float(f"{value:.4g}")
+    return round(value) if given.get("integer") else min(high, max(low, float(f"{value:.4g}")))

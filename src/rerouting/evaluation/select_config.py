@@ -25,7 +25,7 @@ class SelectConfig:
     """What is varied, what is measured on validation data, and what counts as best."""
 
     run: str = "quickstart"
-    """Recipe that every trial starts from: its name, or a YAML file."""
+    """Recipe that every trial starts from: its name, or a YAML file. What it evaluates on is test data."""
     changes: dict[str, Any] = field(default_factory=dict)
     """What every trial has different from it, by dotted key: {training.steps: 120}."""
     space: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class SelectConfig:
     keep: float = 0.34
     """Halving: share of the trials that go on to the next rung."""
     seeds: tuple[int, ...] = (0,)
-    """Each trial is trained with each; its metrics are the means."""
+    """Each trial is trained with each; its metrics are the means. best.yaml has the first."""
     attacks: list[str] = field(default_factory=lambda: ["direct", "prefill"])
     """Attacks on base and rerouted model, as in `rerouting attack`."""
     attack_options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -68,6 +68,6 @@ class SelectConfig:
     )
     """What a trial must keep: METRIC <= NUMBER or METRIC >= NUMBER."""
     against: str = "intrinsic.kl.rerouted"
-    """Metric of the Pareto plot's other axis; less is better."""
-    models: Literal["none", "all"] = "none"
-    """Merged models kept of finished trials; adapters always are."""
+    """Metric of the Pareto plot's other axis, of which less is better; "" for no plot and no front."""
+    models: Literal["none", "best", "all"] = "none"
+    """Merged models kept of finished trials; adapters always are. With "best", losers' go when the selection ends."""

@@ -9,29 +9,34 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rerouting.core.config import dump_yaml
+from rerouting.core.config import dump_yaml, load_config
 from rerouting.core.conversion import plain
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, write_jsonl
-from rerouting.core.finder import Component, build
-from rerouting.data.loading import chats_of
-from rerouting.evaluation.guarding import TestData, asked, sources_in
-from rerouting.evaluation.metrics import over_seeds, parse_constraint, parse_objective
-from rerouting.evaluation.pareto import front, plot
+from rerouting.evaluation.metrics import (
+    check_reachable,
+    intervals_over_seeds,
+    look_up,
+    over_seeds,
+    parse_constraint,
+    parse_objective,
+)
 from rerouting.evaluation.search import Values, check_rungs, drawn, grid, survivors
 from rerouting.evaluation.select_config import SelectConfig
-from rerouting.pipeline.trial import Trial, run_config, run_trial
+from rerouting.pipeline.guard import guard
+from rerouting.pipeline.selected import asked_for, rank, shown, write_results
+from rerouting.pipeline.trial import Trial, remove_models, run_config, run_trial
 
 Row = dict[str, Any]
 POLL = 5.0
-NOTE = (
-    "The best of many trials looks better on the data that chose it than it is (the winner's curse): measure it anew, "
-    "on test data, before it is reported."
+SAME = (
+    *("attacks", "attack_options", "cases", "budget", "judges", "sources"),
+    *("measures", "measure_options", "max_new_tokens"),
 )
+"""What the trials of one folder must share; space, seeds, objective and constraints may change from call to call."""
 
 
 def select_run(config: SelectConfig, out: Path) -> Row:
@@ -45,12 +50,16 @@ def select_run(config: SelectConfig, out: Path) -> Row:
     """
     trials = _checked(config)
     _claim(config, out)
-    rows: dict[str, Row] = {}
+    rows: list[Row] = []
     for share in config.rungs if config.method == "halving" else (1.0,):
-        found = _rung(config, trials, share, out)
-        rows |= {json.dumps([row["values"], row["share"]]): row for row in found}
-        trials = survivors([row["values"] for row in sorted(found, key=_rank)], config.keep)
-    return _write(config, list(rows.values()), out)
+        found = _rung(config, trials, share, out, rows)
+        rows += found
+        trials = survivors([row["values"] for row in sorted(found, key=rank)], config.keep)
+    summary = write_results(config, rows, out)
+    if config.models == "best":
+        kept = summary["best"]["runs"] if summary["best"] else []
+        remove_models(out, [name for row in rows for name in row["runs"] if name not in kept])
+    return summary
 
 
 def _checked(config: SelectConfig) -> list[Values]:
@@ -59,67 +68,58 @@ def _checked(config: SelectConfig) -> list[Values]:
     Raises:
         UserError: see `select_run`.
     """
-    parse_objective(config.objective)
-    for text in config.constraints:
-        parse_constraint(text)
     if not config.attacks or not config.seeds:
         raise UserError("attacks or seeds are empty", "name at least one of each")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise UserError(f"seeds has one twice: {list(config.seeds)}", "give every seed once")
+    metrics = asked_for(config)
     if config.method == "halving":
         check_rungs(config.rungs, config.keep)
     trials = grid(config.space) if config.method == "grid" else drawn(config.space, config.trials)
-    _guard(config, trials)
+    usual = run_config(config, {})
+    for values in trials:
+        run = run_config(config, values)
+        for name, one, other in (
+            ("seed", run.seed, usual.seed),
+            ("evaluation", run.evaluation, usual.evaluation),
+            ("data.evaluation", run.data.evaluation, usual.data.evaluation),
+        ):
+            if one != other:
+                raise UserError(
+                    f"space varies {name}",
+                    "list the seeds in seeds; what is test data must be the same for every trial",
+                )
+    guard(config, [run_config(config, values).data for values in trials])
+    for name in metrics:
+        check_reachable(name, config.attacks, config.measures)
     return trials
 
 
-def _guard(config: SelectConfig, trials: Sequence[Values]) -> None:
-    """Refuse test data, wherever it could come in.
-
-    Raises:
-        UserError: names the option, the request and its test set.
-    """
-    sets = run_config(config, {}).evaluation.sets
-    names = {f"the evaluation set {one.name} of {config.run}": one.source for one in sets}
-    test = TestData({name: map(asked, chats_of(source)) for name, source in names.items()})
-    given = [(f"sources[{at}]", source) for at, source in enumerate(config.sources)]
-    for name in config.measures:
-        measure = build("measures", Component(name, config.measure_options.get(name, {})))
-        found = list(sources_in(measure, f"measure_options.{name}"))
-        if not found:
-            raise UserError(
-                f"the measure {name} does not say which data it is on",
-                "select by measures whose options name their sources; benchmarks are for the test",
-            )
-        given += found
-    for values in trials:
-        data = Trial(values, 0).config(config).data
-        for stream in ("circuit_breaker", "retain", "held_out_harmful", "held_out_benign"):
-            given += [(f"data.{stream}", source) for source in getattr(data, stream)]
-    seen = set[str]()
-    for where, source in given:
-        mark = json.dumps(plain([source.name, source.options]))
-        if mark not in seen:
-            test.refuse(where, source)
-        seen.add(mark)
-
-
 def _claim(config: SelectConfig, out: Path) -> None:
-    """Write config.yaml, or make sure that the one that is there says the same.
+    """Write config.yaml, or make sure that the one that is there makes trials that can be compared with these.
 
     Raises:
         UserError: the folder holds another selection, or something else.
     """
-    text = dump_yaml(config)
     file = out / "config.yaml"
     if out.exists() and any(out.iterdir()) and not file.exists():
         raise UserError(f"{out} is not empty and holds no selection", "name another folder with --out")
-    if file.exists() and file.read_text(encoding="utf-8") != text:
-        raise UserError(f"{out} holds another selection", f"name another folder, or go on with {file}")
+    if file.exists():
+        known = load_config(SelectConfig, file)
+        differ = [name for name in SAME if plain(getattr(known, name)) != plain(getattr(config, name))]
+        if differ:
+            raise UserError(
+                f"{out} holds another selection ({', '.join(differ)} differ)",
+                f"name another folder, or go on with {file}",
+            )
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(file, text)
+    atomic_write(file, dump_yaml(config))
 
 
-def _rung(config: SelectConfig, trials: Sequence[Values], share: float, out: Path) -> list[Row]:
-    """Every trial with every seed; those of other processes are waited for."""
+def _rung(
+    config: SelectConfig, trials: Sequence[Values], share: float, out: Path, earlier: Sequence[Row]
+) -> list[Row]:
+    """Every trial with every seed; those of other processes are waited for. trials.jsonl grows with each."""
     waiting = [Trial(values, seed, share) for values in trials for seed in config.seeds]
     done: dict[str, Row] = {}
     total = len(waiting)
@@ -130,97 +130,59 @@ def _rung(config: SelectConfig, trials: Sequence[Values], share: float, out: Pat
             if found is None:
                 left.append(trial)
                 continue
-            _row(config, trial.values, share, [found])  # an unknown metric shows after the first trial
-            done[json.dumps([trial.values, trial.seed])] = found
+            done[_key(trial.values, trial.seed)] = found
+            if config.models == "none":
+                remove_models(out, [found["run"]])
+            write_jsonl(out / "trials.jsonl", [*earlier, *_rows(config, trials, share, done)])
             said = found.get("failed", "done")
             sys.stderr.write(
-                f"trial {len(done)} of {total}, {_shown(trial.values)}, seed {trial.seed}: {said}\n"
+                f"trial {len(done)} of {total}, {shown(trial.values)}, seed {trial.seed}: {said}\n"
             )
         if len(left) == len(waiting):
             time.sleep(POLL)
         waiting = left
-    return [
-        _row(config, values, share, [done[json.dumps([values, seed])] for seed in config.seeds])
-        for values in trials
-    ]
+    return _rows(config, trials, share, done)
 
 
-def _row(config: SelectConfig, values: Values, share: float, found: Sequence[Row]) -> Row:
-    """A trial over its seeds."""
-    row: Row = {"values": values, "share": share, "seconds": sum(one["seconds"] for one in found)}
+def _rows(config: SelectConfig, trials: Sequence[Values], share: float, done: dict[str, Row]) -> list[Row]:
+    """The trials that are done with every seed.
+
+    Raises:
+        UserError: a metric is asked for that no trial has.
+    """
+    names = {name for found in done.values() for name in found.get("metrics", {})}
+    if names:
+        for name in asked_for(config):
+            look_up(dict.fromkeys(names), name)
+    rows = []
+    for values in trials:
+        found = [done.get(_key(values, seed)) for seed in config.seeds]
+        if None not in found:
+            rows.append(_row(config, values, share, [one for one in found if one], names))
+    return rows
+
+
+def _row(config: SelectConfig, values: Values, share: float, found: Sequence[Row], names: set[str]) -> Row:
+    """A trial over its seeds; a metric that it lacks and another has was not measured."""
+    row: Row = {
+        "values": values,
+        "share": share,
+        "seeds": list(config.seeds),
+        "runs": [one["run"] for one in found],
+        "seconds": round(sum(one["seconds"] for one in found), 1),
+    }
     failed = [one["failed"] for one in found if "failed" in one]
     if failed:
-        return row | {"feasible": False, "reason": f"failed: {failed[0]}", "objective": None, "metrics": {}}
-    metrics = over_seeds([one["metrics"] for one in found])
+        why = f"failed: {failed[0]}"
+        return row | {"feasible": False, "reason": why, "objective": None, "metrics": {}, "intervals": {}}
+    metrics = dict.fromkeys(sorted(names)) | over_seeds([one["metrics"] for one in found])
     value = parse_objective(config.objective).value(metrics)
     broken = [why for text in config.constraints if (why := parse_constraint(text).broken_by(metrics))]
     if value is None:
         broken.append("the objective was not measured")
-    return row | {"feasible": not broken, "reason": "; ".join(broken), "objective": value, "metrics": metrics}
+    row |= {"feasible": not broken, "reason": "; ".join(broken), "objective": value, "metrics": metrics}
+    return row | {"intervals": intervals_over_seeds([one.get("intervals", {}) for one in found])}
 
 
-def _rank(row: Row) -> tuple[bool, bool, float]:
-    return (
-        not row["feasible"],
-        row["objective"] is None,
-        row["objective"] if row["objective"] is not None else 0.0,
-    )
-
-
-def _write(config: SelectConfig, rows: list[Row], out: Path) -> Row:
-    """trials.jsonl, summary.json, best.yaml, table.md, pareto.png and .svg."""
-    if all(row["reason"].startswith("failed") for row in rows):
-        raise UserError(f"every trial failed, the first: {rows[0]['reason']}", "see the trials' folders")
-    whole = sorted((row for row in rows if row["share"] == 1), key=_rank)
-    best = whole[0] if whole and whole[0]["feasible"] else None
-    write_jsonl(out / "trials.jsonl", rows)
-    points = [
-        row
-        for row in whole
-        if row["objective"] is not None and row["metrics"].get(config.against) is not None
-    ]
-    along = front([(row["objective"], row["metrics"][config.against]) for row in points])
-    summary: Row = {
-        "objective": config.objective,
-        "constraints": config.constraints,
-        "note": NOTE,
-        "best": best,
-    }
-    summary |= {"front": [points[at]["values"] for at in along], "trials": len(rows)}
-    atomic_write(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    if best:
-        recipe = run_config(config, best["values"])
-        words = f"Chosen by rerouting select on validation data ({config.objective}); {recipe.description}"
-        atomic_write(out / "best.yaml", dump_yaml(replace(recipe, description=words)))
-    atomic_write(out / "table.md", table(config, whole))
-    if points:
-        plot(points, along, best, config.objective, config.against, out)
-    return summary
-
-
-def table(config: SelectConfig, rows: Sequence[Row]) -> str:
-    """The trials, best first, as Markdown."""
-    asked_for = [
-        parse_objective(config.objective).metric,
-        *(parse_constraint(text).metric for text in config.constraints),
-    ]
-    columns = list(dict.fromkeys([*asked_for, config.against]))
-    lines = [
-        "| trial | " + " | ".join(columns) + " | feasible | seconds |",
-        "|" + "---|" * (len(columns) + 3),
-    ]
-    for row in rows:
-        figures = [_figure(row["metrics"].get(name)) for name in columns]
-        said = "yes" if row["feasible"] else f"no: {row['reason']}"
-        lines.append(
-            "| " + " | ".join([_shown(row["values"]), *figures, said, f"{row['seconds']:.0f}"]) + " |"
-        )
-    return "\n".join([*lines, "", NOTE]) + "\n"
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
-def _shown(values: Values) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items())
+def _key(values: Values, seed: int) -> str:
+    return json.dumps([values, seed])
