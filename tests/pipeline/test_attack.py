@@ -1,9 +1,6 @@
 """The attack matrix through the command line, on a tiny run: results, resuming, failures, shards."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -14,7 +11,7 @@ from rerouting.core.files import read_jsonl
 from rerouting.core.rundir import hold
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.pipeline.attack_setup import case_name
-from tests.pipeline.tiny_run import HARMFUL_TEST, write_chats, write_recipe
+from tests.pipeline.tiny_run import HARMFUL_TEST, in_two_processes, own_cache, write_chats, write_recipe
 
 OWN_ATTACK = '''
 from dataclasses import dataclass
@@ -54,17 +51,12 @@ class Odd:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacked")
-    before = os.environ.get("REROUTING_CACHE")
-    os.environ["REROUTING_CACHE"] = str(folder / "cache")
-    assert main(["train", "--config", str(write_recipe(folder)), "--out", str(folder / "run")]) == 0
-    write_chats(folder / "behaviours.jsonl", HARMFUL_TEST)
-    (folder / "twice.py").write_text(OWN_ATTACK)
-    (folder / "odd.py").write_text(OWN_JUDGE)
-    yield folder
-    if before is None:
-        del os.environ["REROUTING_CACHE"]
-    else:
-        os.environ["REROUTING_CACHE"] = before
+    with own_cache(folder):
+        assert main(["train", "--config", str(write_recipe(folder)), "--out", str(folder / "run")]) == 0
+        write_chats(folder / "behaviours.jsonl", HARMFUL_TEST)
+        (folder / "twice.py").write_text(OWN_ATTACK)
+        (folder / "odd.py").write_text(OWN_JUDGE)
+        yield folder
 
 
 def attack(tiny, out, *options, attacks=None):
@@ -174,12 +166,7 @@ def test_shards_of_two_processes_merge(tiny, tmp_path):
 @pytest.mark.timeout(300)
 def test_accelerate_launch_shards_and_merges(tiny, tmp_path):
     assert attack(tiny, tmp_path / "alone", attacks=["direct", "prefill"]) == 0
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    program = f"-m rerouting attack --config {tiny}/attack.yaml --out {tmp_path}/two"
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), *program.split()]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = in_two_processes("attack", "--config", tiny / "attack.yaml", "--out", tmp_path / "two")
     files = {file.name.split(".")[-2] for file in (tmp_path / "two" / "cases").iterdir()}
     assert files == {"0", "1"}, "both processes attacked"
 

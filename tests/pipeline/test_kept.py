@@ -1,14 +1,13 @@
 """`rerouting evaluate` through the command line, on a tiny run."""
 
 import json
-import os
 
 import pytest
 
 from rerouting.cli.main import main
 from rerouting.core.files import read_jsonl
 from rerouting.pipeline.made_of import sources_of
-from tests.pipeline.tiny_run import BENIGN, BENIGN_TEST, HARMFUL_TEST, write_chats, write_recipe
+from tests.pipeline.tiny_run import BENIGN, BENIGN_TEST, HARMFUL_TEST, own_cache, write_chats, write_recipe
 
 OWN = '''
 from dataclasses import dataclass
@@ -30,17 +29,12 @@ class Mine:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
-    before = os.environ.get("REROUTING_CACHE")
-    os.environ["REROUTING_CACHE"] = str(folder / "cache")
-    assert main(["train", "--config", str(write_recipe(folder)), "--out", str(folder / "run")]) == 0
-    write_chats(folder / "asked.jsonl", [*BENIGN_TEST, BENIGN[0]])
-    write_chats(folder / "harm.jsonl", HARMFUL_TEST)
-    (folder / "mine.py").write_text(OWN)
-    yield folder
-    if before is None:
-        del os.environ["REROUTING_CACHE"]
-    else:
-        os.environ["REROUTING_CACHE"] = before
+    with own_cache(folder):
+        assert main(["train", "--config", str(write_recipe(folder)), "--out", str(folder / "run")]) == 0
+        write_chats(folder / "asked.jsonl", [*BENIGN_TEST, BENIGN[0]])
+        write_chats(folder / "harm.jsonl", HARMFUL_TEST)
+        (folder / "mine.py").write_text(OWN)
+        yield folder
 
 
 def evaluate(tiny, out, measures, options, *more):

@@ -1,9 +1,6 @@
 """Places, depths, layers and the data's levers through the real command line, on a tiny model."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,7 +14,7 @@ from rerouting.core.files import read_jsonl
 from rerouting.pipeline.layers import Separation, auc, choose, separations
 from rerouting.pipeline.target_layers import at_depths
 from rerouting.training.config import RunConfig
-from tests.pipeline.tiny_run import write_recipe
+from tests.pipeline.tiny_run import in_two_processes, write_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -58,25 +55,7 @@ def test_places_and_a_schedule_that_observes_are_the_same_in_two_processes(recip
     noted = manifest(tmp_path / "alone")["places"]["end"]
     assert noted["examples"] == noted["tokens"] == 6, "six different retain chats, each whole"
     assert noted["norm"]["2"] == pytest.approx(place["end"].norm().item(), rel=1e-6)
-    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        *launch.split(),
-        "-m",
-        "rerouting",
-        "train",
-    ]
-    given = ["--config", str(recipe), "--out", str(tmp_path / "two"), *NOTHING, *TO_END, *HOLDING]
-    done = subprocess.run(
-        [*command, *given],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes("train", "--config", recipe, "--out", tmp_path / "two", *NOTHING, *TO_END, *HOLDING)
     alone, two = adapter(tmp_path / "alone"), adapter(tmp_path / "two")
     assert torch.equal(load_file(tmp_path / "two" / "places.safetensors")["end"], place["end"])
     assert all(torch.allclose(alone[name], two[name], atol=2e-5) for name in alone)

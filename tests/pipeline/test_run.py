@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from rerouting.cli.main import main
 from rerouting.core.files import read_jsonl
 from tests.data.tokenizers_of_families import CHATML
-from tests.pipeline.tiny_run import save_model, write_chats, write_recipe
+from tests.pipeline.tiny_run import in_two_processes, own_cache, save_model, write_chats, write_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +41,8 @@ def equal(first, second):
 def finished(tmp_path_factory):
     """One finished run, for the tests that only look."""
     folder = tmp_path_factory.mktemp("finished")
-    before = os.environ.get("REROUTING_CACHE")
-    os.environ["REROUTING_CACHE"] = str(folder / "cache")
-    assert train(write_recipe(folder), folder / "run") == 0
-    if before is None:
-        del os.environ["REROUTING_CACHE"]
-    else:
-        os.environ["REROUTING_CACHE"] = before
+    with own_cache(folder):
+        assert train(write_recipe(folder), folder / "run") == 0
     return folder
 
 
@@ -182,20 +177,8 @@ def test_kill_minus_nine_then_the_same_command_ends_with_the_same_adapter(finish
 def test_two_processes_make_the_run_that_one_makes(finished, tmp_path):
     """`accelerate launch`: one prepares, both train, one merges and evaluates."""
     recipe, out = finished / "recipe.yaml", tmp_path / "run"
-    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        *launch.split(),
-        "-m",
-        "rerouting",
-        "train",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    given = ["--config", str(recipe), "--out", str(out), "--training.shard", "true", "--lora.dropout", "0"]
-    done = subprocess.run([*command, *given], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    options = ["--training.shard", "true", "--lora.dropout", "0"]
+    in_two_processes("train", "--config", recipe, "--out", out, *options)
     assert json.loads((out / "manifest.json").read_text())["devices"] == {"count": 2, "sharded": True}
     assert train(recipe, tmp_path / "alone", "--lora.dropout", "0", "--evaluation.sets", "[]") == 0
     alone, together = adapter(tmp_path / "alone"), adapter(out)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 import yaml
@@ -115,3 +121,22 @@ def write_recipe(folder: Path, **training: object) -> Path:
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     return file
+
+
+@contextmanager
+def own_cache(folder: Path) -> Iterator[None]:
+    """Completions and converted models go to a folder of the test's, also in fixtures of a whole module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REROUTING_CACHE", str(folder / "cache"))
+        yield
+
+
+def in_two_processes(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`accelerate launch … -m rerouting ARGUMENTS` with two processes of a thread each, which must succeed."""
+    launch = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), "-m", "rerouting"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    given = [*command, *map(str, arguments)]
+    done = subprocess.run(given, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done

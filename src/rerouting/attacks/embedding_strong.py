@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from rerouting.core.attempt import Attempt
+from rerouting.core.attempt import Attempt, opening_of
 from rerouting.core.contracts import Resources
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
@@ -89,7 +89,7 @@ class EmbeddingStrong:
         return [attempt for chat, one in pairs for attempt in _attempts(chat, one)]
 
     def _ended(self, target: str) -> str:
-        return target.rstrip(" .:") + self.ending if self.ending else target
+        return opening_of(target, self.ending) if self.ending else target
 
     def _takes(self, found: Found) -> bool:
         step = len(found.losses) - 1

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rerouting.cli._console import console
 from rerouting.core.findings import MODELS
 from rerouting.pipeline.readme import COLUMNS, table
 from rerouting.pipeline.run import execute
@@ -27,13 +27,10 @@ def show_run(config: RunConfig, out: Path) -> int:
 
 def show_table(summary: dict[str, Any], title: str) -> None:
     """Rates of base and rerouted model, one row a set and model."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
     shown = Table(*COLUMNS, title=Text(f"{title}: base and rerouted"))
     for row in table(summary):
         shown.add_row(*(Text(cell) for cell in row), end_section=row[1] == "rerouted")
-    console.print(shown)
+    console().print(shown)
     print(
         "broken: gibberish compared with the base's own answer (judges/broken.py), so the base itself is never more"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rerouting.cli._console import console
 from rerouting.core.config import add_config_arguments, config_from
 from rerouting.evaluation.attack_config import AttackConfig
 
@@ -24,7 +25,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Make the matrix and print its table."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -37,15 +37,12 @@ def run(args: Namespace) -> int:
     summary = attack_run(config, out)
     if not summary:  # not the main process
         return 0
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
     shown = Table(
         *COLUMNS, title=Text(f"{config.model}: {config.budget} budget, judged by {config.judges[0]}")
     )
     for row in table_rows(summary):
         shown.add_row(*(Text(cell) for cell in row), end_section=row[2] == "rerouted")
-    console.print(shown)
+    console(160).print(shown)
     print(NOTE)
     for line in notes(summary):
         print(line)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rerouting.cli._console import console
 from rerouting.core.config import add_config_arguments, config_from
 from rerouting.evaluation.kept_config import KeptConfig
 
@@ -28,7 +29,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Measure and print the table."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -40,13 +40,10 @@ def run(args: Namespace) -> int:
     home = Path("runs") / config.model.replace("/", "--") if config.base else Path(config.model)
     out = args.out or home / "kept"
     summary = kept_run(config, out)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
     shown = Table(*COLUMNS, title=Text(f"{config.model}: what the circuit breakers cost"))
     for row in [*table_rows(summary), *(table_rows(summary, details=True) if args.details else ())]:
         shown.add_row(*(Text(cell) for cell in row))
-    console.print(shown)
+    console(160).print(shown)
     print("\n".join([NOTE, *notes(summary)]))
     print(f"figures, rows and answers: {out}")
     return 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rerouting.cli._console import console
 from rerouting.core.config import add_config_arguments, config_from
 from rerouting.training.config import RunConfig
 
@@ -36,7 +37,6 @@ def run(args: Namespace) -> int:
 
 
 def _show(found: dict[str, Any], name: str) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -47,8 +47,7 @@ def _show(found: dict[str, Any], name: str) -> None:
     for row in found["rows"]:
         chosen = " ←" if row["layer"] == found["chosen"] else ""
         shown.add_row(f"{row['layer']}{chosen}", f"{row['auc']:.3f}", f"{row['cosine']:.3f}")
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(shown)
+    console().print(shown)
     print(
         f"fitted on {counts['harmful']} harmful and {counts['harmless']} harmless answers, judged on "
         f"{counts['held_out_harmful']} and {counts['held_out_harmless']}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rerouting.cli._console import console
 from rerouting.core.config import COMMAND_LINE, add_config_arguments, config_from, from_mapping
 from rerouting.core.conversion import field_hints
 from rerouting.core.errors import UserError
@@ -47,12 +48,8 @@ def run(args: Namespace) -> int:
 
 
 def _show(found: dict[str, Any], steps: int) -> None:
-    from rich.console import Console
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(_table(found, steps))
+    console().print(_table(found, steps))
     print(f"model: {found['model']['shape']}")
     print(f"tokens: {found['tokens']['source']}")
     for note in found["notes"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rerouting.core.files import atomic_write
 from rerouting.core.findings import MODELS
+from rerouting.core.tables import markdown_table
 from rerouting.evaluation.compare import LABELS
 
 COLUMNS = (
@@ -107,10 +108,7 @@ def write_tables(summary: dict[str, Any], out: Path) -> None:
 
 def markdown(summary: dict[str, Any]) -> str:
     """A Markdown table with its note."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table_rows(summary)
-    ]
+    lines = markdown_table(COLUMNS, table_rows(summary))
     under = [NOTE, "", *(f"- {line}" for line in notes(summary))]
     return "\n".join([*lines, "", *under]) + "\n"
 

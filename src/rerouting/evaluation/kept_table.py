@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rerouting.core.files import atomic_write
+from rerouting.core.tables import markdown_table
 
 COLUMNS = ("measure", "figure", "of", "n", "base", "rerouted", "difference", "unscored")
 NOTE = (
@@ -42,17 +43,18 @@ def notes(summary: Row) -> list[str]:
 
 def write_tables(summary: Row, out: Path) -> None:
     """table.md, the details below, and table.csv."""
-    parts = [*_markdown(table_rows(summary)), "", NOTE, "", *(f"- {note}" for note in notes(summary))]
+    parts = [
+        *markdown_table(COLUMNS, table_rows(summary)),
+        "",
+        NOTE,
+        "",
+        *(f"- {note}" for note in notes(summary)),
+    ]
     details = table_rows(summary, details=True)
     if details:
-        parts += ["", "## By category and layer", "", *_markdown(details)]
+        parts += ["", "## By category and layer", "", *markdown_table(COLUMNS, details)]
     atomic_write(out / "table.md", "\n".join(parts).rstrip() + "\n")
     atomic_write(out / "table.csv", _comma_separated(summary))
-
-
-def _markdown(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def _row(measure: str, finding: Row) -> tuple[str, ...]:

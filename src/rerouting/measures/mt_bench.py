@@ -18,8 +18,9 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Aids, Measured
 from rerouting.core.errors import UserError
 from rerouting.core.files import read_jsonl
-from rerouting.core.findings import Finding
+from rerouting.core.findings import MODELS, Finding
 from rerouting.core.records import Chat, Message
+from rerouting.data.loading import spread
 from rerouting.measures._mt_bench_judge import Graded, Talk, grade, named, tried
 from rerouting.targets.remembered import Remembered
 from rerouting.targets.target import Target
@@ -124,14 +125,9 @@ class MtBench:
         ]
         if getattr(aids.assistant, "model", None) == base.loaded.name:
             notes.append("The judge is the base model itself: it grades its own answers.")
-        missing = sum(row[f"{who}_score"] is None for row in rows for who in ("base", "rerouted"))
+        missing = sum(row[f"{who}_score"] is None for row in rows for who in MODELS)
         if missing:
-            reasons = {
-                row[f"{who}_unscored"]
-                for row in rows
-                for who in ("base", "rerouted")
-                if row[f"{who}_unscored"]
-            }
+            reasons = {row[f"{who}_unscored"] for row in rows for who in MODELS if row[f"{who}_unscored"]}
             notes.append(f"{missing} of {2 * len(rows)} answers unscored: {'; '.join(sorted(reasons)[:3])}.")
         return notes
 
@@ -163,8 +159,7 @@ def read_questions(path: str, limit: int | None = None) -> list[Question]:
     questions = [_question(row, f"{file}, record {number}") for number, row in enumerate(rows, 1)]
     if not questions:
         raise UserError(f"mt_bench: {file} holds no questions", "give FastChat's question.jsonl")
-    few = min(limit or len(questions), len(questions))
-    return [questions[at * len(questions) // few] for at in range(few)]
+    return spread(questions, limit)
 
 
 def _question(row: dict[str, Any], where: str) -> Question:
@@ -229,7 +224,7 @@ def _rows(question: Question, answers: Sequence[Turns], grades: Sequence[Grades]
             "asked": question.turns[turn],
             "reference": question.references[turn] if question.references else None,
         }
-        for name, texts, graded in zip(("base", "rerouted"), answers, grades, strict=True):
+        for name, texts, graded in zip(MODELS, answers, grades, strict=True):
             row[f"{name}_answer"] = texts[turn]
             row[f"{name}_score"] = graded[turn].score
             row[f"{name}_judge"] = graded[turn].said

@@ -13,6 +13,7 @@ from typing import Any
 from rerouting.core.config import dump_yaml
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, write_jsonl
+from rerouting.core.tables import markdown_table
 from rerouting.evaluation.metrics import parse_constraint, parse_objective
 from rerouting.evaluation.pareto import front, plot
 from rerouting.evaluation.search import Values
@@ -92,15 +93,16 @@ def write_results(config: SelectConfig, rows: list[Row], out: Path) -> Row:
 
 def _markdown(config: SelectConfig, rows: Sequence[Row]) -> str:
     columns = asked_for(config)
-    lines = [
-        "| trial | " + " | ".join(columns) + " | feasible | seconds |",
-        "|" + "---|" * (len(columns) + 3),
+    cells = [
+        (
+            shown(row["values"]),
+            *(_figure(row, name) for name in columns),
+            "yes" if row["feasible"] else f"no: {row['reason']}",
+            f"{row['seconds']:.0f}",
+        )
+        for row in rows
     ]
-    for row in rows:
-        figures = [_figure(row, name) for name in columns]
-        said = "yes" if row["feasible"] else f"no: {row['reason']}"
-        cells = [shown(row["values"]), *figures, said, f"{row['seconds']:.0f}"]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    lines = markdown_table(["trial", *columns, "feasible", "seconds"], cells)
     return "\n".join([*lines, "", "[low, high]: 95 % interval, of the mean over seeds. " + NOTE]) + "\n"
 
 

@@ -22,7 +22,6 @@ class Batch:
         attention_mask: 1 for real tokens, (B, T) int64; None when packed.
         selected: places of the n tokens that count for the loss in the flattened (B · T), int64 (n,); None for all.
         tokens: n.
-        sequences: number of the sequence of each of the n, int64 (n,).
         layout: borders of the sequences when packed.
     """
 
@@ -30,8 +29,15 @@ class Batch:
     attention_mask: Tensor | None
     selected: Tensor | None
     tokens: int
-    sequences: Tensor
     layout: Layout | None = None
+
+    @property
+    def sequences(self) -> Tensor:
+        """Number of the sequence of each of the n tokens, int64 (n,)."""
+        rows, width = self.input_ids.shape
+        lengths = torch.tensor(self.layout.lengths if self.layout else [width] * rows)
+        each = torch.arange(len(lengths)).repeat_interleave(lengths).to(self.input_ids.device)
+        return each if self.selected is None else each.index_select(0, self.selected)
 
     def pick(self, states: Tensor) -> Tensor:
         """The selected tokens' states: (B, T, D) to (n, D)."""
@@ -66,16 +72,12 @@ def collate(
         flags = [mask + [False] * (width - len(mask)) for mask in masks]
         real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(device)
     selected = torch.tensor(flags).flatten().nonzero().flatten()
-    sequences = torch.tensor(
-        [row for row, mask in enumerate(masks) for flag in mask if flag], dtype=torch.long
-    )
     everything = len(selected) == len(flags) * len(flags[0])
     return Batch(
         torch.tensor(ids).to(device),
         real,
         None if everything else selected.to(device),
         len(selected),
-        sequences.to(device),
         Layout.of([len(row) for row in rows], device) if packed else None,
     )
 

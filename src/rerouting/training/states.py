@@ -55,8 +55,9 @@ class _Pool:
 
     def __init__(self, batch: Batch, sequences: int) -> None:
         self.batch, self.means = batch, dict[Key, Tensor]()
-        numbers = torch.arange(sequences, device=batch.sequences.device)
-        self.member = (batch.sequences == numbers[:, None]).float()  # (B, n)
+        owners = batch.sequences
+        numbers = torch.arange(sequences, device=owners.device)
+        self.member = (owners == numbers[:, None]).float()  # (B, n)
         self.counts = self.member.sum(dim=1)
         assert self.counts.min() > 0, "every example has a selected token"
 
