@@ -1,11 +1,13 @@
 """The lean forward of adapters is PEFT's own, and its dropout is drawn the same way twice."""
 
+import itertools
+
 import pytest
 import torch
 
 from rerouting.models.config import LoraConfig
 from rerouting.models.lora import adapter_parameters, add_lora, train_adapters
-from rerouting.models.low_rank import lean_adapters
+from rerouting.models.low_rank import _Dropout, lean_adapters
 from tests.models.tiny import FAMILIES
 
 IDS = torch.arange(3, 15)[None]
@@ -67,6 +69,17 @@ def test_dropout_has_the_right_share_and_the_gradient_of_its_own_draw():
     whole = layer(x.detach())
     update = (whole - layer.base_layer(x.detach())).norm()
     assert (means - whole).norm() < 0.15 * update, "on average the update is that without dropout"
+
+
+def test_draws_of_dropout_have_nothing_to_do_with_each_other():
+    x = torch.ones(300, 64, dtype=torch.bfloat16)
+    draws = [_Dropout(0.25, seed) for seed in range(7, 70_000_000, 9_999_999)]
+    kept = [draw.of(x, draw.kept(x)).float() for draw in draws]
+    assert all(abs(one.mean() - 0.75) < 0.02 for one in kept)
+    assert torch.equal(kept[0], draws[0].of(x, draws[0].kept(x)).float())
+    for first, second in itertools.combinations(kept, 2):
+        assert abs((first * second).mean() - 0.75**2) < 0.02
+    assert _Dropout(0.0, 7).kept(x) is None
 
 
 def test_bfloat16_activations_are_never_copied_to_float32():

@@ -63,6 +63,32 @@ def test_gradients_are_those_of_each_sequence_alone(family, block, monkeypatch):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("flash_from", [1, 100])
+def test_flash_attention_of_cpus_gives_the_same(flash_from, monkeypatch):
+    """Without gradient where AMX is to be had; with one for long sequences only."""
+    monkeypatch.setattr(packing, "FLASH_FROM", flash_from)
+    lengths = (60, 31, 30)
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, heads, sum(lengths), 16, generator=draw).bfloat16() for heads in (4, 2, 2)]
+    module, layout = torch.nn.Module().eval(), Layout.of(lengths)
+    found = []
+    for amx in (False, True):
+        monkeypatch.setattr(packing, "cpu_has_amx", lambda amx=amx: amx)
+        own = [state.clone().requires_grad_(True) for state in states]
+        with torch.no_grad():
+            plain = packing.grouped(module, *states, None, layout, scaling=0.3)[0]
+        mixed = packing.grouped(module, *own, None, layout, scaling=0.3)[0]
+        mixed.float().square().sum().backward()
+        found.append([plain, mixed.detach(), *(one.grad for one in own)])
+    for grouped, flash in zip(*found, strict=True):
+        assert grouped.shape == flash.shape
+        assert (grouped - flash).float().norm() < 0.02 * grouped.float().norm()
+    assert not torch.equal(found[0][0], found[1][0]), "the flash way was not taken"
+    assert torch.equal(found[0][1], found[1][1]) is (flash_from == 100), (
+        "short sequences keep the grouped way"
+    )
+
+
 def test_neighbours_share_a_product_as_long_as_little_is_wasted(monkeypatch):
     monkeypatch.setattr(packing, "SLACK", 100)
     assert Layout.of([50, 50, 49, 20, 3]).groups == (3, 1, 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class _LowRank(torch.autograd.Function):
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         dropout = _Dropout(rate, int(torch.randint(1 << 62, ())) if rate > 0 else 0)
-        inner = dropout.of(flat, dropout.places(flat)) @ down.to(x.dtype).t()
+        inner = dropout.of(flat, dropout.kept(flat)) @ down.to(x.dtype).t()
         scale = scale * dropout.gain
         y = nn.functional.linear(flat, weight, bias).addmm_(inner, up.to(x.dtype).t(), alpha=scale)
         ctx.save_for_backward(x, weight, down, up, inner)
@@ -94,19 +95,19 @@ class _LowRank(torch.autograd.Function):
         d_inner = (g @ up.to(x.dtype)).mul_(ctx.scale)
         d_up = (inner.t() @ g).t().to(up.dtype).mul_(ctx.scale)
         dropout, d_x = ctx.dropout, None
-        places = dropout.places(flat)
-        d_down = (d_inner.t() @ dropout.of(flat, places)).to(down.dtype)
+        kept = dropout.kept(flat)
+        d_down = (d_inner.t() @ dropout.of(flat, kept)).to(down.dtype)
         if ctx.needs_input_grad[0]:
-            d_x = dropout.of(d_inner @ down.to(x.dtype), places).addmm_(g, weight).view_as(x)
+            d_x = dropout.of(d_inner @ down.to(x.dtype), kept).addmm_(g, weight).view_as(x)
         return d_x, None, None, d_down, d_up, None, None
 
 
 @dataclass(frozen=True)
 class _Dropout:
-    """One draw of dropout, which can be made again.
+    """One draw of dropout, which can be made again: its seed is a place in noise that is drawn once.
 
-    torch draws a Bernoulli number at a time, which on a CPU takes as long as the matrix product that follows; here
-    four come out of each random integer, as its 16-bit parts. The rate is met to 1/65,536.
+    torch draws a Bernoulli number at a time, and fills masked places one by one: on a CPU that takes as long as the
+    matrix product that follows. Reading noise from another place each time costs nothing. The rate is met to 1/65,536.
     """
 
     rate: float
@@ -114,7 +115,7 @@ class _Dropout:
 
     @property
     def steps(self) -> int:
-        """How many of the 65,536 values of a part mean that an element is dropped."""
+        """How many of the 65,536 values of a 16-bit number mean that an element is dropped."""
         return round(self.rate * (1 << 16))
 
     @property
@@ -122,16 +123,30 @@ class _Dropout:
         """What the elements that stay are multiplied by; it is left to the scale of the adapter."""
         return 1 / (1 - self.steps / (1 << 16))
 
-    def places(self, x: Tensor) -> Tensor | None:
-        """Where inputs like `x` (N, D) are dropped, bool (N, D); None for nowhere."""
-        if self.rate == 0:
+    def kept(self, x: Tensor) -> Tensor | None:
+        """Which elements of inputs like `x` (N, D) stay: int16 (N, D), −1 or 0; None for all of them."""
+        if self.steps == 0:
             return None
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        parts = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
-        parts.random_(-(1 << 63), None, generator=generator)
-        return parts.view(torch.int16)[: x.numel()].view_as(x) < self.steps - (1 << 15)
+        noise = _noise(max(_NOISE, 1 << (2 * x.numel()).bit_length()), self.steps, x.device)
+        start = self.seed % (len(noise) - x.numel() + 1)
+        return noise[start : start + x.numel()].view(x.shape)
 
     @staticmethod
-    def of(x: Tensor, places: Tensor | None) -> Tensor:
+    def of(x: Tensor, kept: Tensor | None) -> Tensor:
         """(N, D) with zeros where it is dropped."""
-        return x if places is None else x.masked_fill(places, 0)
+        if kept is None:
+            return x
+        if x.element_size() == kept.element_size():
+            return (x.view(torch.int16) & kept).view(x.dtype)
+        return x.masked_fill(kept == 0, 0)
+
+
+_NOISE = 1 << 22
+
+
+@lru_cache(maxsize=4)
+def _noise(size: int, steps: int, device: torch.device) -> Tensor:
+    """So many independent int16 numbers, 0 with probability steps/65,536 and else −1; always the same."""
+    bits = torch.empty(-(-size // 4), dtype=torch.int64)
+    bits.random_(-(1 << 63), None, generator=torch.Generator().manual_seed(0))
+    return (bits.view(torch.int16) >= steps - (1 << 15)).to(torch.int16).neg_().to(device)
