@@ -169,6 +169,33 @@ def test_depths_become_layers(depths, depth, layers):
     assert at_depths(RunConfig(), 5) == RunConfig()
 
 
+def test_the_first_adapter_can_be_a_share_of_the_depth():
+    config = RunConfig()
+    config.lora.first_depth = 0.33
+    resolved = at_depths(config, 30)
+    assert resolved.lora.first_block == 10 and resolved.lora.first_depth is None
+    assert at_depths(config, 2).lora.first_block == 1
+    config.lora.first_block = 3
+    with pytest.raises(UserError, match=r"lora.first_block 3 and lora.first_depth 0.33 are both given"):
+        at_depths(config, 30)
+    config.lora.first_block, config.lora.first_depth = 0, 1.0
+    with pytest.raises(UserError, match=r"a share of the depth from 0 to below 1"):
+        at_depths(config, 30)
+
+
+def test_each_source_can_have_completions_of_its_own_length(recipe, tmp_path):
+    path, tokens = tmp_path / "mine.jsonl", {}
+    path.write_text('{"prompt": "Hello there", "response": "x"}\n{"prompt": "What?", "response": "y"}\n')
+    for limit in (None, 1):
+        options = {"path": str(path), "response": "response"}
+        source = {"name": "chats", "options": options, "on_policy": True, "max_new_tokens": limit}
+        out = tmp_path / str(limit)
+        assert train(recipe, out, "--data.retain", json.dumps([source]), "--data.close", "false") == 0
+        rows = read_jsonl(out / "streams" / "retain.jsonl")
+        tokens[limit] = sum(len(row["ids"]) - row["n_prompt"] for row in rows)
+    assert tokens[1] < tokens[None], "sampling.max_new_tokens holds where a source says nothing"
+
+
 def test_target_depths_train_the_layers_that_they_mean_and_the_manifest_says_which(recipe, tmp_path, capsys):
     depths = ["--losses.target_layers", "[]", "--losses.target_depths", "[0.66]"]
     assert train(recipe, tmp_path / "depths", *depths) == 0

@@ -22,6 +22,8 @@ class SourceConfig:
     """Share of on-policy completions (0 to 1) that are made to begin with the chat's affirmative target."""
     prefix_ending: str = ""
     """What follows the target in such a completion: "" to go on in mid-sentence, ":\\n\\n" as the attack."""
+    max_new_tokens: int | None = None
+    """Length at which this source's completions are cut; null for sampling.max_new_tokens."""
 
 
 @dataclass

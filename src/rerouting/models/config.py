@@ -58,6 +58,9 @@ class LoraConfig:
     first_block: int = 0
     """First decoder block with adapters, counted from 0; those below run once for reference and adapted pass."""
 
+    first_depth: float | None = None
+    """The same as a share of the model's depth (0 to below 1), for any model; in place of first_block."""
+
     last_block: int | None = None
     """Last decoder block with adapters, counted from 0; none: the one that outputs the top target layer."""
 

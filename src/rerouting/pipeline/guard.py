@@ -174,4 +174,4 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
 def _is_source(value: Mapping[str, Any]) -> bool:
     name = value.get("name")
     own = isinstance(name, str) and (name in available("data.sources") or ".py:" in name)
-    return own and set(value) <= {"name", "options", "weight", "on_policy", "prefixed", "prefix_ending"}
+    return own and set(value) <= {entry.name for entry in fields(SourceConfig)}

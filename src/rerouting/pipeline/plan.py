@@ -194,7 +194,7 @@ def _assumed(
 ) -> Stream:
     """A stream before its data are known: equal lengths, and up to the limit (on-policy: up to twice the mean)."""
     sampled = bool(sources) and all(source.on_policy for source in sources)
-    mean = SAMPLED_PROMPT + config.sampling.max_new_tokens if sampled else AUTHORS_MEAN
+    mean = SAMPLED_PROMPT + _mean_limit(config, sources) if sampled else AUTHORS_MEAN
     most = limit if limit is not None else 2 * mean
     mean = min(mean, most)
     return Stream(sequences, blocks, states, mean, mean**2, min(most, 2 * mean) if sampled else most)
@@ -238,3 +238,9 @@ def _notes(config: RunConfig, options: PlanConfig, shape: ModelShape, blocks: in
 
 def _text(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _mean_limit(config: RunConfig, sources: Sequence[SourceConfig]) -> int:
+    """Where completions are cut, in the mean over a stream's sources."""
+    limits = [(source.weight, source.max_new_tokens or config.sampling.max_new_tokens) for source in sources]
+    return round(sum(weight * limit for weight, limit in limits) / (sum(weight for weight, _ in limits) or 1))

@@ -116,6 +116,8 @@ class Preparation:
         sampling = self.config.sampling
         seed = self.config.seed if sampling.seed is None else sampling.seed
         settings = asdict(sampling) | {"seed": seed}
+        if source.max_new_tokens is not None:
+            settings["max_new_tokens"] = source.max_new_tokens
 
         def complete(prompts: list[list[int]]) -> list[list[int]]:
             with bar(f"sampling {source.name} {source.options.get('kind', '')}", len(prompts)) as progress:

@@ -13,50 +13,64 @@ from rerouting.training.config import LossConfig, RunConfig
 
 
 def with_target_layers(config: RunConfig) -> RunConfig:
-    """The same run with `target_depths` turned into `target_layers`; itself where there are none.
+    """The same run with shares of the depth turned into layers; itself where there are none.
 
     The model's depth is read from its config; no weights are loaded.
 
     Raises:
         UserError: layers and depths are both given, a depth out of range, or a config that cannot be read.
     """
-    if config.losses.target_depths is None:
+    if config.losses.target_depths is None and config.lora.first_depth is None:
         return config
-    check_depths(config.losses)
+    check_depths(config)
     model, _ = meta_model(config.model)
     return at_depths(config, len(decoder_blocks(model, config.model.blocks)))
 
 
 def at_depths(config: RunConfig, depth: int) -> RunConfig:
-    """The same run with `target_depths` turned into layers of a model of `depth` blocks.
+    """The same run with `target_depths` and `first_depth` turned into layers of a model of `depth` blocks.
 
     Raises:
         UserError: as `with_target_layers`.
     """
-    depths = config.losses.target_depths
-    if depths is None:
-        return config
-    check_depths(config.losses)
-    layers = tuple(sorted({max(1, round(share * depth)) for share in depths}))
-    return replace(config, losses=replace(config.losses, target_layers=layers, target_depths=None))
+    check_depths(config)
+    losses, lora = config.losses, config.lora
+    if losses.target_depths is not None:
+        layers = tuple(sorted({max(1, round(share * depth)) for share in losses.target_depths}))
+        losses = replace(losses, target_layers=layers, target_depths=None)
+    if lora.first_depth is not None:
+        lora = replace(lora, first_block=round(lora.first_depth * depth), first_depth=None)
+    return replace(config, losses=losses, lora=lora)
 
 
-def check_depths(losses: LossConfig) -> None:
+def check_depths(config: RunConfig) -> None:
     """Refuse depths beside layers, and depths that are no shares.
 
     Raises:
         UserError: says which.
     """
-    depths = losses.target_depths or ()
-    if losses.target_layers not in ((), LossConfig().target_layers):
-        raise UserError(
-            f"losses.target_layers {list(losses.target_layers)} and losses.target_depths {list(depths)} are both given",
-            "set one of them: losses.target_layers [] puts a recipe's aside",
-        )
-    if not depths or not all(0 < share <= 1 for share in depths):
-        raise UserError(
-            f"losses.target_depths is {list(depths)}", "give shares of the depth above 0 to 1, [0.33, 0.66]"
-        )
+    losses, lora = config.losses, config.lora
+    if losses.target_depths is not None:
+        depths = list(losses.target_depths)
+        if losses.target_layers not in ((), LossConfig().target_layers):
+            raise UserError(
+                f"losses.target_layers {list(losses.target_layers)} and losses.target_depths {depths} are both given",
+                "set one of them: losses.target_layers [] puts a recipe's aside",
+            )
+        if not depths or not all(0 < share <= 1 for share in depths):
+            raise UserError(
+                f"losses.target_depths is {depths}", "give shares of the depth above 0 to 1, [0.33, 0.66]"
+            )
+    if lora.first_depth is not None:
+        if lora.first_block:
+            raise UserError(
+                f"lora.first_block {lora.first_block} and lora.first_depth {lora.first_depth} are both given",
+                "set one of them: lora.first_block 0 puts a recipe's aside",
+            )
+        if not 0 <= lora.first_depth < 1:
+            raise UserError(
+                f"lora.first_depth is {lora.first_depth}", "give a share of the depth from 0 to below 1"
+            )
 
 
 def blocks_needed(config: RunConfig) -> int:
