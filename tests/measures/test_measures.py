@@ -17,6 +17,7 @@ from rerouting.measures.ending import Ending
 from rerouting.measures.facts import Facts, as_before, first_sentence, key_words
 from rerouting.measures.intrinsic import Intrinsic
 from rerouting.measures.over_refusal import OverRefusal
+from rerouting.measures.separation import Separation
 from tests.attacks.tiny_target import tiny_target, wordy
 
 NAMES = available("measures")
@@ -62,7 +63,7 @@ def source(tmp_path, name, rows):
 
 
 def test_how_many_measures_there_are_and_that_each_keeps_the_contract():
-    assert len(NAMES) == 7
+    assert len(NAMES) == 8
     for name in NAMES:
         measure = find("measures", name)()
         assert callable(measure.measure)
@@ -181,6 +182,42 @@ def test_intrinsic_by_hand(tmp_path):
         "kl": 0.0,
         "agreement": 1.0,
     }
+
+
+def test_separation_orders_texts_by_how_far_they_are_moved(tmp_path, monkeypatch):
+    moved = {"h0": 9.0, "h1": 0.5, "b0": 0.01, "b1": 0.7, "b2": 0.5, "b3": 0.02}
+
+    def read(name, chats, base, rerouted, max_tokens):
+        answers.update({(name, chat.request): chat.response for chat in chats})
+        return [{"source": name, "kl": moved[chat.request]} for chat in chats]
+
+    answers = {}
+    monkeypatch.setattr("rerouting.measures.separation.read", read)
+    bad = [{"prompt": f"h{at}", "category": "", "target": "Sure. Here is it:"} for at in range(2)]
+    harmful = source(tmp_path, "h", bad)
+    harmful.options["target"] = "target"
+    good = source(tmp_path, "b", [{"prompt": f"b{at}", "category": ""} for at in range(4)])
+    base = Scripted(lambda chat: "so it goes")
+    found = Separation(harmful, [good], false_alarms=0.25).measure(base, base, AIDS)
+    figures = {(one.name, one.part): one for one in found.findings}
+    assert answers["plain", "h0"] == "so it goes" and answers["opened", "h1"].startswith(
+        "Sure. Here is it:\n\n"
+    )
+    assert figures["auc", "plain, chats"].rerouted == pytest.approx((4 / 4 + 2.5 / 4) / 2)
+    share = figures["found at 25% false alarms", "opened, chats"]
+    assert (share.n, share.rerouted) == (2, 0.5), "one of four may lie above: only h0 does so for certain"
+    with pytest.raises(UserError, match="false_alarms is 1"):
+        Separation(false_alarms=1)
+
+
+def test_separation_reads_with_both_models(tmp_path):
+    base, rerouted = tiny_target(wordy()), tiny_target(wordy())
+    with torch.no_grad():
+        rerouted.model.model.layers[1].mlp.down_proj.weight.mul_(1.5)
+    texts = [source(tmp_path, kind, [{"prompt": "bake bread", "category": ""}]) for kind in "ab"]
+    found = Separation(texts[0], [texts[1]], limit=None).measure(base, rerouted, AIDS)
+    assert [row["source"] for row in found.rows] == ["plain", "chats"] and found.rows[0]["kl"] > 0
+    assert {one.name: one.rerouted for one in found.findings} == {"auc": 0.5, "found at 5% false alarms": 0.0}
 
 
 def test_texts_without_a_response_get_the_bases_own(tmp_path):
