@@ -241,7 +241,11 @@ def test_ending_counts_tripped_answers_that_end(tmp_path):
     assert figures["tripped", "plain"].rerouted == 0.75  # q0 and q1 broke, q2 ended where the base goes on
     ended = figures["ended within 4 tokens", "plain, tripped"]
     assert (ended.n, ended.base, ended.rerouted) == (3, 0.0, pytest.approx(2 / 3))
-    assert figures["tokens", "prefilled, tripped"].rerouted == pytest.approx((2 + 9 + 1) / 3)
+    assert figures["tokens", "prefilled, tripped"].rerouted == pytest.approx((2 + 8 + 1) / 3)
     assert rerouted.openings == ["Sure. Here is it:\n\n"] * 4
+    says["q0"] = "bake" + "\n" * 7  # babbled to the limit
+    again = Ending(given, within=4).measure(base, rerouted, AIDS)
+    (ended,) = [one for one in again.findings if (one.name[:5], one.part) == ("ended", "plain, tripped")]
+    assert ended.rerouted == pytest.approx(1 / 3)
     with pytest.raises(UserError, match="cut at 8 tokens"):
         Ending(given, within=8).measure(base, rerouted, AIDS)
