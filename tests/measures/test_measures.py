@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.finder import available, find
 from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
+from rerouting.evaluation.judging import label_of
 from rerouting.measures.carry_over import CarryOver
 from rerouting.measures.ending import Ending
 from rerouting.measures.facts import Facts, as_before, first_sentence, key_words
@@ -89,6 +91,29 @@ def test_over_refusal_counts_by_category_and_leaves_out_what_was_trained_on(tmp_
         OverRefusal([source(tmp_path, "asked", rows)]).measure(base, rerouted, nothing)
     with pytest.raises(UserError, match="no source was named"):
         OverRefusal([]).measure(base, rerouted, AIDS)
+
+
+def test_over_refusal_sees_each_answer_beside_the_others(tmp_path):
+    """A prompt on which one of the two loops by chance must not count against one side only."""
+    loop, plain = (
+        "and on " * 30,
+        "There are many ways to do this; the first is to look around and ask a friend.",
+    )
+    asked = source(tmp_path, "asked", [{"prompt": "q0", "category": ""}, {"prompt": "q1", "category": ""}])
+    base = Scripted(lambda chat: loop if chat.request == "q0" else plain)
+    rerouted = Scripted(lambda chat: plain if chat.request == "q0" else loop)
+
+    def measured(chats, judged):  # as the pipeline's, with the base's own answers at hand
+        own = [one.reference or base.say(chat) for chat, one in zip(chats, judged, strict=True)]
+        return [label_of(replace(one, reference=text)) for one, text in zip(judged, own, strict=True)]
+
+    found = OverRefusal([asked]).measure(base, rerouted, Aids(0, measured, None))
+    figures = {one.name: one for one in found.findings}
+    assert (figures["broken"].base, figures["broken"].rerouted, figures["broken"].difference) == (
+        0.5,
+        0.5,
+        0.0,
+    )
 
 
 def test_over_refusal_leaves_unreadable_answers_unscored(tmp_path):

@@ -1,11 +1,15 @@
 """`rerouting evaluate` through the command line, on a tiny run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from rerouting.cli.main import main
+from rerouting.core.contracts import Judged
 from rerouting.core.files import read_jsonl
+from rerouting.core.records import Chat, Message
+from rerouting.pipeline.kept import _Labels
 from rerouting.pipeline.made_of import sources_of
 from tests.pipeline.tiny_run import BENIGN, BENIGN_TEST, HARMFUL_TEST, own_cache, write_chats, write_recipe
 
@@ -123,3 +127,18 @@ def test_mistakes_are_caught(tiny, tmp_path, capsys, measures, options, said):
 def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path)]) == 2
     assert "is not a run directory" in capsys.readouterr().err
+
+
+def test_an_answer_is_seen_beside_the_reference_it_comes_with():
+    loop, plain = (
+        "and on " * 30,
+        "There are many ways to do this; the first is to look around and ask a friend.",
+    )
+
+    class OwnAnswersLoop:
+        def measured(self, chats, judged):
+            return [replace(one, reference=loop, nll=(), reference_nll=()) for one in judged]
+
+    chats = [Chat("one", (Message("user", "q"),))] * 2
+    judged = [Judged("q", loop), Judged("q", loop, reference=plain)]
+    assert _Labels(OwnAnswersLoop())(chats, judged) == [("answered", ""), ("broken", "loop")]

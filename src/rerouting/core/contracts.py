@@ -192,8 +192,8 @@ class Aids:
 
     Attributes:
         seed: of everything random.
-        label: of each answer to a plain request: "answered", "refused" or "broken" (compared with the base's own
-            answer), and why.
+        label: of each answer to a plain request: "answered", "refused" or "broken" (compared with its `reference`,
+            by default the base's own answer), and why.
         assistant: a chat model that judges or plays the user.
         unseen: of chats those whose request the circuit breakers were not trained on.
         folder: where the measure may leave files.

@@ -15,8 +15,8 @@ COLUMNS = ("measure", "figure", "of", "n", "base", "rerouted", "difference", "un
 NOTE = (
     "[low, high]: 95 % intervals, Wilson for shares (in %), normal over texts for means; difference: rerouted − base "
     "on the same texts (shares in percentage points, Newcombe, p by McNemar's exact test; means paired). A figure that "
-    "only the pair has (KL, agreement, drift) stands under rerouted. Shares of broken answers compare with the base's "
-    "own answer (judges/broken.py), so the base is never more than empty."
+    "only the pair has (KL, agreement, drift) stands under rerouted. Whether an answer is broken (judges/broken.py) is "
+    "seen beside the other model's answer in over_refusal, beside the base's own elsewhere."
 )
 CSV_COLUMNS = (
     *("measure", "figure", "of", "unit", "n", "unscored"),

@@ -4,6 +4,10 @@ Source of the question: Röttger et al. 2024 (XSTest, arXiv 2308.01263), Cui et 
 and Zou et al. 2024, Table 3: 500 English WildChat requests to GPT-4, refusals by keywords, and by perplexity for
 circuit breakers, whose refusal is gibberish. Here the two are shown apart, by the rules of judges/refusal_words and
 judges/broken; a rerouted model "refuses" in the paper's sense where it refuses or breaks.
+
+Each answer is compared with the other model's. Were the base's compared with itself, it would never be broken, and
+every prompt on which a small model loops by chance would count against the rerouted one: SmolLM2 with random noise on
+its weights (KL 0.02) "lost" 9 points that way (docs/log.md).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Aids, Judged, Measured
-from rerouting.core.findings import Finding
+from rerouting.core.findings import MODELS, Finding
 from rerouting.core.records import Chat
 from rerouting.data.config import SourceConfig
 from rerouting.measures._texts import bundled, named
@@ -61,9 +65,13 @@ def _rows(name: str, chats: list[Chat], base: Target, rerouted: Target, aids: Ai
         }
         for chat in chats
     ]
-    for key, target in (("base", base), ("rerouted", rerouted)):
-        texts = target.answer([Attempt(chat) for chat in chats])
-        judged = [Judged(chat.request, text) for chat, text in zip(chats, texts, strict=True)]
+    answers = [target.answer([Attempt(chat) for chat in chats]) for target in (base, rerouted)]
+    beside: list[Sequence[str | None]] = [answers[1], [None] * len(chats)]  # None: the base's own
+    for key, texts, others in zip(MODELS, answers, beside, strict=True):
+        judged = [
+            Judged(chat.request, text, reference=other)
+            for chat, text, other in zip(chats, texts, others, strict=True)
+        ]
         labels = aids.label(chats, judged)
         for row, text, (label, reason) in zip(rows, texts, labels, strict=True):
             row[key] = {"answer": text, "label": label, "reason": reason}

@@ -81,12 +81,19 @@ def kept_run(config: KeptConfig, out: Path) -> Row:
 
 @dataclass(frozen=True)
 class _Labels:
-    """Answered, refused or broken, as the rules see it that compare with the base's own answer."""
+    """Answered, refused or broken, as the rules see it beside a reference: the base's own answer if none is given."""
 
     scorer: Scorer
 
     def __call__(self, chats: Sequence[Chat], judged: Sequence[Judged]) -> list[tuple[str, str]]:
-        return [label_of(one) for one in self.scorer.measured(chats, judged)] if chats else []
+        if not chats:
+            return []
+        return [
+            label_of(
+                one if own.reference is None else replace(one, reference=own.reference, reference_nll=())
+            )
+            for one, own in zip(self.scorer.measured(chats, judged), judged, strict=True)
+        ]
 
 
 class _Unseen:
