@@ -83,7 +83,7 @@ def test_the_papers_recipe_offline(capsys):
 def test_the_embedded_recipe_as_a_table(capsys):
     assert main(["plan", "--recipe", "quickstart", "--rate", "0.2"]) == 0
     shown = capsys.readouterr().out
-    assert "134,515,008" in shown and "20 of 30 blocks" in shown and "3,256,320" in shown
+    assert "134,515,008" in shown and "24 of 30 blocks" in shown and "1,953,792" in shown
     assert "config of smollm2-135m" in shown and "0.2 (given)" in shown and "assumed" in shown
 
 
@@ -116,7 +116,11 @@ def test_experts_are_noted(tmp_path, capsys):
             "there is no runs/none/streams/circuit_breaker.jsonl",
         ),
         (["--model.name", "nobody/nothing"], "was not found"),
-        (["--recipe", "quickstart", "--losses.target_layers", "[31]"], "has 30 decoder blocks"),
+        (["--recipe", "quickstart", "--losses.target_layers", "[31]"], "losses.target_depths null puts"),
+        (
+            ["--recipe", "quickstart", "--losses.target_layers", "[31]", "--losses.target_depths", "null"],
+            "has 30 decoder blocks",
+        ),
         (["--model.device", "nowhere"], "device 'nowhere' cannot be used"),
         (["--shape", "llama-4"], "llama-3-8b"),
         (["--tokens-per-step", "9"], "did you mean --tokens_per_step?"),

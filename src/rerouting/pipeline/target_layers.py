@@ -55,7 +55,7 @@ def check_depths(config: RunConfig) -> None:
         if losses.target_layers not in ((), LossConfig().target_layers):
             raise UserError(
                 f"losses.target_layers {list(losses.target_layers)} and losses.target_depths {depths} are both given",
-                "set one of them: losses.target_layers [] puts a recipe's aside",
+                "set one of them: losses.target_layers [] or losses.target_depths null puts a recipe's aside",
             )
         if not depths or not all(0 < share <= 1 for share in depths):
             raise UserError(
