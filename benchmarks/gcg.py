@@ -36,7 +36,10 @@ class Plain:
     def losses(self, suffixes: torch.Tensor, batch: int) -> torch.Tensor:
         found = []
         for start in range(0, len(suffixes), batch):
-            rows = [[*self.before, *row, *self.after, *self.wanted] for row in suffixes[start : start + batch].tolist()]
+            rows = [
+                [*self.before, *row, *self.after, *self.wanted]
+                for row in suffixes[start : start + batch].tolist()
+            ]
             with torch.no_grad():
                 found.append(self.loss(input_ids=torch.tensor(rows)))
         return torch.cat(found)
@@ -50,8 +53,14 @@ class Plain:
 
     def gradient(self, suffix: torch.Tensor) -> torch.Tensor:
         table = self.model.get_input_embeddings()
-        hot = torch.nn.functional.one_hot(suffix, len(table.weight)).to(table.weight.dtype).requires_grad_(True)
-        parts = [table(torch.tensor(self.before)), hot @ table.weight, table(torch.tensor([*self.after, *self.wanted]))]
+        hot = (
+            torch.nn.functional.one_hot(suffix, len(table.weight)).to(table.weight.dtype).requires_grad_(True)
+        )
+        parts = [
+            table(torch.tensor(self.before)),
+            hot @ table.weight,
+            table(torch.tensor([*self.after, *self.wanted])),
+        ]
         loss = self.loss(inputs_embeds=torch.cat(parts)[None]).sum()
         return torch.autograd.grad(loss, hot)[0].float()
 
@@ -91,7 +100,13 @@ def rate_of_ours(target: Target, chat, options: Gcg) -> tuple[int, float]:
 def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("steps", 20), ("candidates", 64), ("behaviours", 4), ("batch", 16), ("threads", 2)):
+    for name, default in (
+        ("steps", 20),
+        ("candidates", 64),
+        ("behaviours", 4),
+        ("batch", 16),
+        ("threads", 2),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     args = parser.parse_args()
@@ -99,7 +114,10 @@ def main() -> None:
     target = Target(load_once("smollm2-135m"), 16)
     options = Gcg(steps=args.steps, candidates=args.candidates, batch=args.batch, stop_below=0.0)
     resources = Resources(0, None, None)
-    speed, fall = {"ours": [], "plain": [], "plain, few logits": []}, {"ours": [], "plain": [], "plain, few logits": []}
+    speed, fall = (
+        {"ours": [], "plain": [], "plain, few logits": []},
+        {"ours": [], "plain": [], "plain, few logits": []},
+    )
     for chat in Bundled("harmful", "validation", args.behaviours).load():
         for name, few in (("plain", False), ("plain, few logits", True)):
             first, best, tried, seconds = plain_search(target, chat, options, few, seed=0)
@@ -109,11 +127,19 @@ def main() -> None:
         speed["ours"].append(tried / seconds)
         trace = options.run(target, [chat], resources)[0].trace
         fall["ours"].append(trace["first_loss"] / trace["best_loss"])
-        print(chat.id, {name: (round(speed[name][-1], 1), round(fall[name][-1], 2)) for name in speed}, flush=True)
+        print(
+            chat.id,
+            {name: (round(speed[name][-1], 1), round(fall[name][-1], 2)) for name in speed},
+            flush=True,
+        )
     found = {}
     for name in speed:
         ratio = median(a / b for a, b in zip(speed["ours"], speed[name], strict=True))
-        found[name] = {"candidates_per_cpu_s": median(speed[name]), "ours_over_it": ratio, "loss_factor": median(fall[name])}
+        found[name] = {
+            "candidates_per_cpu_s": median(speed[name]),
+            "ours_over_it": ratio,
+            "loss_factor": median(fall[name]),
+        }
         print(f"{name}: {median(speed[name]):.1f} candidates a CPU second (ours {ratio:.2f} times), ", end="")
         print(f"loss falls by a factor of {median(fall[name]):.2f} (medians)")
     if args.json:

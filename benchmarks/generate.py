@@ -99,9 +99,13 @@ def main() -> None:
                 rates[name].append(tokens / (time.perf_counter() - began))
         sys.stderr.write(f"round {repeat} of {given.repeats}\n")
     base = median(rates["plain"])
-    print(f"{len(prompts)} prompts, mean {sum(map(len, prompts)) / len(prompts):.0f} tokens, {given.new} new; {loaded.dtype}")
+    print(
+        f"{len(prompts)} prompts, mean {sum(map(len, prompts)) / len(prompts):.0f} tokens, {given.new} new; {loaded.dtype}"
+    )
     for name, found in rates.items():
-        print(f"{name:24} {median(found):7.0f} tokens/s [{min(found):.0f}, {max(found):.0f}]  {median(found) / base:.2f}×")
+        print(
+            f"{name:24} {median(found):7.0f} tokens/s [{min(found):.0f}, {max(found):.0f}]  {median(found) / base:.2f}×"
+        )
     if given.json:
         speedups = {name: median(found) / base for name, found in rates.items()}
         print(json.dumps({"tokens_per_second": {name: median(found) for name, found in rates.items()},

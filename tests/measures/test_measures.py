@@ -13,9 +13,11 @@ from rerouting.core.errors import UserError
 from rerouting.core.finder import available, find
 from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
+from rerouting.data.formatting import render_prompt
 from rerouting.evaluation.judging import label_of
 from rerouting.measures.carry_over import CarryOver
 from rerouting.measures.ending import Ending
+from rerouting.measures._surety import surety
 from rerouting.measures.facts import Facts, as_before, first_sentence, key_words
 from rerouting.measures.intrinsic import Intrinsic
 from rerouting.measures.over_refusal import OverRefusal
@@ -154,23 +156,56 @@ def test_what_counts_as_the_same_fact():
     assert as_before("", "anything")  # the base said nothing that could be lost
 
 
-def test_facts_by_category(tmp_path):
+def test_facts_by_category_and_by_what_the_base_is_sure_of(tmp_path, monkeypatch):
     rows = [
         {"prompt": "capital?", "category": "facts"},
         {"prompt": "2 and 2?", "category": "arithmetic"},
+        {"prompt": "hello", "category": "facts"},
     ]
-    base = Scripted(
-        lambda chat: {"capital?": "It is Paris.", "2 and 2?": "It is 4."}.get(chat.request, "Ode")
+    said = {"capital?": "It is Paris.", "2 and 2?": "It is 4.", "hello": "nothing to know"}
+    base = Scripted(lambda chat: said[chat.request])
+    rerouted = Scripted(lambda chat: "It is 5." if "2" in chat.request else said[chat.request])
+    leads = {
+        "capital?": 0.5,
+        "2 and 2?": 0.4,
+    }  # a KeyError if it were asked of an answer without name and number
+    monkeypatch.setattr(
+        "rerouting.measures.facts.surety", lambda base, chat, text, spans: leads[chat.request]
     )
-    rerouted = Scripted(
-        lambda chat: {"capital?": "It is Paris.", "2 and 2?": "It is 5."}.get(chat.request, "x")
-    )
-    found = Facts(source(tmp_path, "f", rows)).measure(base, rerouted, AIDS)
-    assert [(one.part, one.n, one.rerouted) for one in found.findings] == [
-        ("", 2, 0.5),
-        ("chats/arithmetic", 1, 0.0),
-        ("chats/facts", 1, 1.0),
+    given = source(tmp_path, "f", rows)
+    figures = lambda **options: {
+        one.part: (one.n, one.rerouted)
+        for one in Facts(given, **options).measure(base, rerouted, AIDS).findings
+    }
+    assert figures() == {
+        "": (3, pytest.approx(2 / 3)),
+        "sure": (1, 1.0),
+        "chats/arithmetic": (1, 0.0),
+        "chats/facts": (2, 1.0),
+    }
+    assert figures(sure=0.3)["sure"] == (2, 0.5)
+
+
+def test_surety_is_the_smallest_lead_of_the_words_asked_for():
+    target = tiny_target(wordy())
+    chat, answer = Chat("one", (Message("user", "bake bread"),)), "garden paths house"
+    placed = target.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
+    prompt = render_prompt(chat, target.tokenizer)
+    logits = target.model(torch.tensor([[*prompt, *placed["input_ids"]]])).logits[0].float()
+    leads = []
+    for at, token in enumerate(placed["input_ids"]):
+        ranked = logits[len(prompt) + at - 1].tolist()
+        leads.append(ranked[token] - max(x for i, x in enumerate(ranked) if i != token))
+    where = answer.index("paths")
+    inside = [
+        lead
+        for lead, (a, b) in zip(leads, placed["offset_mapping"], strict=True)
+        if a < where + 5 and b > where
     ]
+    assert 0 < len(inside) < len(leads) and min(inside) != min(leads)
+    assert surety(target, chat, answer, [(where, where + 5)]) == pytest.approx(min(inside), abs=1e-5)
+    assert surety(target, chat, answer, []) == pytest.approx(min(leads), abs=1e-5)
+    assert surety(target, chat, "", []) == 0.0
 
 
 def test_intrinsic_by_hand(tmp_path):

@@ -1,6 +1,7 @@
 """Places, depths, layers and the data's levers through the real command line, on a tiny model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from rerouting.core.config import load_config
 from rerouting.core.errors import UserError
 from rerouting.core.files import read_jsonl
 from rerouting.pipeline.layers import Separation, auc, choose, separations
+from rerouting.pipeline.prepare import Preparation
 from rerouting.pipeline.target_layers import at_depths
 from rerouting.training.config import RunConfig
+from tests.data.tokenizers_of_families import CHATML, tiny
 from tests.pipeline.tiny_run import in_two_processes, write_recipe
 
 
@@ -148,6 +151,60 @@ def test_contexts_and_turns_after_harm_are_seen_in_the_streams(recipe, tmp_path)
         assert row["mask"] == [False] * row["n_prompt"] + [True] * (len(row["ids"]) - row["n_prompt"])
     longer = [new["n_prompt"] > old["n_prompt"] for old, new in zip(*retain, strict=True)]
     assert 12 <= sum(longer) <= 18
+
+
+def test_refusals_move_from_the_circuit_breaker_set_to_the_retain_set(recipe, tmp_path, monkeypatch, capsys):
+    def sampled(self, chats, source):
+        """Of the harmful ones every second is answered after a prefix, and every third plain one is declined."""
+        found = []
+        for at, chat in enumerate(chats):
+            prefix = "Sure" if at % 2 else ""
+            refuses = at % 3 == 0 or everything
+            text = prefix + ("I'm sorry, no" if refuses else "here it is")
+            found.append(replace(chat, response=text, meta={"on_policy": True, "prefix": prefix}))
+        return found
+
+    everything = False
+    monkeypatch.setattr(Preparation, "_sampled", sampled)
+    harmful = {
+        "name": "bundled",
+        "options": {"kind": "harmful", "split": "train", "limit": 12},
+        "on_policy": True,
+    }
+    option = [
+        "--data.circuit_breaker",
+        json.dumps([harmful | {"refusals": "retain"}]),
+        "--data.retain_mask",
+        "all",
+    ]
+    assert train(recipe, tmp_path / "run", *option) == 0
+    rows = manifest(tmp_path / "run")["data"]["sources"]["circuit_breaker"]
+    assert (rows[0]["refusals"], rows[0]["used"]) == (2, 10)  # numbers 0 and 6; those after a prefix stay
+    tokenizer = tiny(CHATML)
+    said = {
+        name: [
+            tokenizer.decode(row["ids"]) for row in read_jsonl(tmp_path / "run" / "streams" / f"{name}.jsonl")
+        ]
+        for name in ("circuit_breaker", "retain")
+    }
+    refused = {name: sum("\nI'm sorry" in text for text in texts) for name, texts in said.items()}
+    assert (
+        refused["circuit_breaker"] == 0
+        and sum("\nSureI'm sorry" in text for text in said["circuit_breaker"]) > 0
+    )
+    assert 0 < refused["retain"] < len(said["retain"]) / 2, "as often as any other chat"
+    everything = True
+    harmful["options"]["limit"] = 1
+    assert (
+        train(
+            recipe,
+            tmp_path / "none",
+            "--data.circuit_breaker",
+            json.dumps([harmful | {"refusals": "retain"}]),
+        )
+        == 2
+    )
+    assert "nothing is left to reroute" in capsys.readouterr().err
 
 
 def test_earlier_turns_respect_the_length_of_a_prompt(recipe, tmp_path):

@@ -2,7 +2,10 @@
 
 Ours: prototypes lost plain facts ("the capital of France") before anything else. No key is needed, because the base's
 own greedy answer is one: the rerouted model answers *as before* if its first sentence has all names and numbers of
-the base's first sentence, or most of its words where that has none.
+the base's first sentence, or most of its words where that has none. A small model guesses much ("Two meters is 7.6
+centimeters"), and a guess turns over with any change of a weight: SmolLM2 with random noise on its weights (KL 0.02)
+keeps two thirds of all its answers, and 93 % of those that it is *sure* of (docs/log.md). Those are shown apart: their
+first sentence has names or numbers, and each of these leads every other continuation by half a nat.
 """
 
 from __future__ import annotations
@@ -14,8 +17,11 @@ from typing import Any
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Aids, Measured
 from rerouting.core.findings import Finding
+from rerouting.core.records import Chat
 from rerouting.data.config import SourceConfig
+from rerouting.measures._surety import Span, surety
 from rerouting.measures._texts import bundled, named
+from rerouting.targets.target import Target
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])|\n")
@@ -36,34 +42,41 @@ class Facts:
     """Where the questions come from."""
     limit: int | None = None
     """Questions taken, spread evenly; null for all."""
+    sure: float = 0.5
+    """Lead in nats, of every token of a name or number over the next best one, from which the base is sure of it."""
 
     def measure(self, base: Any, rerouted: Any, aids: Aids) -> Measured:
-        """Share answered as before, over all and by category."""
+        """Share answered as before, over all, over those the base is sure of, and by category."""
         found, notes = named([self.source], self.limit, aids)
         ((name, chats),) = found.items()
         attempts = [Attempt(chat) for chat in chats]
+        own, new = base.answer(attempts), rerouted.answer(attempts)
         rows = [
             {
-                "id": attempt.chat.id,
-                "category": attempt.chat.category,
-                "request": attempt.chat.request,
-                "base": own,
-                "rerouted": new,
-                "as_before": as_before(own, new),
+                "id": chat.id,
+                "category": chat.category,
+                "request": chat.request,
+                "base": said,
+                "rerouted": says,
+                "as_before": as_before(said, says),
+                "sure": self._is_sure(base, chat, said),
             }
-            for attempt, own, new in zip(
-                attempts, base.answer(attempts), rerouted.answer(attempts), strict=True
-            )
+            for chat, said, says in zip(chats, own, new, strict=True)
         ]
-        parts = {"": rows} | {
+        parts = {"": rows, "sure": [row for row in rows if row["sure"]]} | {
             f"{name}/{category}": [row for row in rows if row["category"] == category]
             for category in sorted({row["category"] for row in rows})
         }
         findings = [
-            Finding.of_rates("as before", [(True, bool(row["as_before"])) for row in own], part)
-            for part, own in parts.items()
+            Finding.of_rates("as before", [(True, bool(row["as_before"])) for row in some], part)
+            for part, some in parts.items()
         ]
         return Measured(findings, rows, notes)
+
+    def _is_sure(self, base: Target, chat: Chat, answer: str) -> bool:
+        sentence = first_sentence(answer)
+        spans = key_spans(sentence)
+        return bool(spans) and surety(base, chat, sentence, spans) >= self.sure
 
 
 def as_before(own: str, new: str) -> bool:
@@ -84,6 +97,14 @@ def first_sentence(text: str) -> str:
 
 def key_words(sentence: str) -> set[str]:
     """Numbers, and capitalised words that do not begin the sentence, in lower case."""
-    words = _WORD.findall(sentence)
-    names = {word.lower() for word in words[1:] if word[0].isupper() and word != "I"}
-    return names | {word.lower() for word in words if word[0].isdigit()}
+    return {sentence[start:end].lower() for start, end in key_spans(sentence)}
+
+
+def key_spans(sentence: str) -> list[Span]:
+    """Where they stand."""
+    words = list(_WORD.finditer(sentence))
+    return [
+        word.span()
+        for at, word in enumerate(words)
+        if word.group()[0].isdigit() or (at > 0 and word.group()[0].isupper() and word.group() != "I")
+    ]

@@ -10,6 +10,7 @@ from typing import Any
 from rerouting.core.errors import UserError
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
+from rerouting.core.refusal import declines
 from rerouting.data.cache import CompletionCache
 from rerouting.data.config import SourceConfig
 from rerouting.data.filtering import behaviours, drop_contaminated
@@ -43,6 +44,8 @@ class Preparation:
     digest: str
     cache: CompletionCache
     report: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    refused: list[Chat] = field(default_factory=list, init=False)
+    """Refusals found in the circuit-breaker set, which are retained."""
 
     def streams(self) -> TrainingData:
         """Load, filter, sample, mix and tokenise.
@@ -78,6 +81,8 @@ class Preparation:
         size = (optim.retain_batch_size if name == "retain" else None) or optim.batch_size
         chosen = [source for source in sources if source.weight > 0]
         parts = [(self._answered(name, source, references, threshold), source.weight) for source in chosen]
+        if name == "retain" and self.refused:
+            parts.append((self.refused, _share_by_number(self.refused, parts)))
         seed = self.config.seed + (name == "retain")
         mixed = mix(parts, optim.steps * size, seed)
         return drop_requests(mixed, self.config.data.drop_request, seed)
@@ -108,8 +113,23 @@ class Preparation:
         if source.on_policy:
             before, chats = len(chats), self._sampled(chats, source)
             row["dropped_without_completion"] = before - len(chats)
+            if source.refusals == "retain":
+                chats = self._without_refusals(name, chats, row)
         row["used"] = len(chats)
         return chats
+
+    def _without_refusals(self, name: str, chats: list[Chat], row: dict[str, Any]) -> list[Chat]:
+        refused = [chat for chat in chats if not chat.meta["prefix"] and declines(chat.response or "")]
+        row["refusals"] = len(refused)
+        if len(refused) == len(chats):
+            raise UserError(
+                f"the model refused every request of {row['name']} in data.{name}: nothing is left to reroute",
+                "raise `prefixed`, so that it answers some of them after an affirmative opening",
+            )
+        if name == "circuit_breaker":
+            self.refused += refused
+        left = set(map(id, refused))
+        return [chat for chat in chats if id(chat) not in left]
 
     def _sampled(self, chats: list[Chat], source: SourceConfig) -> list[Chat]:
         """The base model's own completions, from the cache where they were sampled before."""
@@ -161,3 +181,8 @@ class Preparation:
         )
         self.report[name].append({"examples": len(examples), "left_out_fully_masked": masked})
         return examples
+
+
+def _share_by_number(chats: Sequence[Chat], parts: Sequence[tuple[list[Chat], float]]) -> float:
+    """The weight by which chats are drawn as often as those of the other parts are on average."""
+    return sum(weight for _, weight in parts) * len(chats) / sum(len(own) for own, _ in parts)
