@@ -56,8 +56,8 @@ class Facts:
         with bar("how sure the base is", len(chats)) as progress:
             for chat, said, says in zip(chats, own, new, strict=True):
                 row = {"id": chat.id, "category": chat.category, "request": chat.request}
-                row |= {"base": said, "rerouted": says, "as_before": as_before(said, says)}
-                rows.append(row | {"sure": self._is_sure(base, chat, said)})
+                kept = {"as_before": as_before(said, says), "sure": self._is_sure(base, chat, said)}
+                rows.append(row | {"base": said, "rerouted": says} | kept)
                 progress.advance()
         parts = {"": rows, "sure": [row for row in rows if row["sure"]]} | {
             f"{name}/{category}": [row for row in rows if row["category"] == category]
