@@ -1,0 +1,86 @@
+"""What was gained and what it cost, at a glance: answers by set, and the figures of `rerouting evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rerouting.report.figures import LABELS, Figure, cell, kept_figures, kept_notes, set_figures, shown
+from rerouting.report.node import Damaged
+from rerouting.report.parts import Cell, Group, Limits, Note, Section, Table, number, row_of
+from rerouting.report.reading import Run
+
+LEAD = (
+    "Every answer is answered, refused or broken (gibberish beside the base model's own answer). Broken is what circuit "
+    "breaking looks like on harmful requests, and damage on benign ones. Small figures in brackets are 95 % intervals: "
+    "Wilson for shares, normal for means, Newcombe for differences."
+)
+
+
+def section(runs: Sequence[Run], limits: Limits) -> Section:
+    """One group a run."""
+    return Section("results", "Results", LEAD, [_group(run, limits) for run in runs])
+
+
+def _group(run: Run, limits: Limits) -> Group:
+    group = Group(run.name)
+    try:
+        figures, problems = set_figures(run)
+        group.parts.append(_sets(figures))
+        group.missing(*problems)
+    except Damaged as damage:
+        group.missing(damage)
+    try:
+        figures, problems = kept_figures(run)
+        kept = [figure for figure in figures if not figure.detail]
+        group.parts.append(_kept(kept[: limits.rows]))
+        group.missing(*problems)
+        group.parts += [Note(note) for note in kept_notes(run)]
+    except Damaged as damage:
+        group.missing(damage)
+    return group
+
+
+def _sets(figures: Sequence[Figure]) -> Table:
+    rows = []
+    for name in dict.fromkeys(figure.part for figure in figures):
+        own = [figure for figure in figures if figure.part == name]
+        *labels, nll = own
+        for at, model in enumerate(("base", "rerouted")):
+            values = [figure.models[at][1] for figure in labels]
+            shares = tuple(
+                (label, value.value) for label, value in zip(LABELS, values, strict=True) if value.value
+            )
+            first = Cell(name) if at == 0 else Cell("")
+            likelihood = number(shown(nll.models[at][1].value, "nats"))
+            rows.append(
+                [first, Cell(model, look=model, bar=shares), number(str(values[0].n))]
+                + [cell(value) for value in values]
+                + [likelihood]
+            )
+    columns = ("set", "model", "n", *(f"{label} %" for label in LABELS), "NLL of the base's answers")
+    return Table(columns, rows)
+
+
+def _kept(figures: Sequence[Figure]) -> Table:
+    columns = ("measure", "figure", "of", "n", "base", "rerouted", "difference", "unscored")
+    rows, last = [], ""
+    for figure in figures:
+        change = figure.difference
+        difference = (
+            Cell("") if change is None else cell(change, figure.unit, "p" if figure.p else "", signed=True)
+        )
+        if figure.p is not None:
+            difference = Cell(difference.text, f"{difference.small} p {figure.p:.2g}", difference.look)
+        name = figure.source if figure.source != last else ""
+        last = figure.source
+        rows.append(
+            [
+                *row_of(name, f"{figure.name} ({figure.unit_shown})", figure.part or "all"),
+                number(str(figure.rerouted.n)),
+                cell(figure.base, figure.unit, "base"),
+                cell(figure.rerouted, figure.unit, "rerouted"),
+                difference,
+                number(str(figure.rerouted.unscored)),
+            ]
+        )
+    return Table(columns, rows)
