@@ -68,7 +68,10 @@ def manifest():
         "model": {"name": "tiny-model", "sha256": "b57fa76c" * 8, "dtype": "torch.bfloat16"},
         "seed": 3,
         "target_layers": [2, 4],
-        "data": {"sources": {"circuit_breaker": [source, {"examples": 640}]}, "sha256": {"retain": "e418aedd" * 8}},
+        "data": {
+            "sources": {"circuit_breaker": [source, {"examples": 640}]},
+            "sha256": {"retain": "e418aedd" * 8},
+        },
         "stages": {"train": {"seconds": 198.764, "peak_memory_mib": 4068.8}},
     }
 
@@ -126,7 +129,10 @@ def kept():
         *(Finding.of_values("drift", "relative", [0.01 * at, 0.012 * at], f"layer {at}") for at in range(5)),
     ]
     measures = {
-        "over_refusal": {"findings": [one.as_dict() for one in over_refusal], "notes": ["2 requests left out"]},
+        "over_refusal": {
+            "findings": [one.as_dict() for one in over_refusal],
+            "notes": ["2 requests left out"],
+        },
         "intrinsic": {"findings": [one.as_dict() for one in intrinsic], "notes": []},
     }
     return {"model": "made-up", "measures": measures}
@@ -146,7 +152,15 @@ def attacked(hits, n):
 
 
 def attacks():
-    paired = {"n": 40, "difference": -0.5, "low": -0.7, "high": -0.3, "only_first": 20, "only_second": 0, "p": 1e-6}
+    paired = {
+        "n": 40,
+        "difference": -0.5,
+        "low": -0.7,
+        "high": -0.3,
+        "only_first": 20,
+        "only_second": 0,
+        "p": 1e-6,
+    }
     pair = {"base": attacked(30, 40), "rerouted": attacked(5, 40), "paired": paired}
     parts = {"all": pair, "standard": pair}
     agreement = [{"judges": ["local", "broken"], "n": 80, "left_out": 1, "share": 0.9, "kappa": None}]
@@ -193,13 +207,24 @@ def analysis():
     return {
         "layers": [0, 2, 4],
         "kinds": {"harmful": {"prompt": lines, "response": lines}, "benign": {"response": lines}},
-        "by_token": {"harmful": {"layer": 4, "cosine": [0.9, 0.5, 0.1]}, "benign": {"layer": 4, "cosine": [1.0, 0.99]}},
+        "by_token": {
+            "harmful": {"layer": 4, "cosine": [0.9, 0.5, 0.1]},
+            "benign": {"layer": 4, "cosine": [1.0, 0.99]},
+        },
         "examples": [example, example | {"id": "benign-1", "kind": "benign", "trip": None}],
     }
 
 
 def probes():
-    row = {"attack": "prefill", "part": "", "n": 40, "base": 0.75, "linear": 0.5, "mlp": 0.45, "rerouted": 0.125}
+    row = {
+        "attack": "prefill",
+        "part": "",
+        "n": 40,
+        "base": 0.75,
+        "linear": 0.5,
+        "mlp": 0.45,
+        "rerouted": 0.125,
+    }
     return {"rows": [row | {"base_interval": [0.6, 0.86]}], "false_positives": {"benign": {"linear": 0.01}}}
 
 

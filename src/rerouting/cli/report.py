@@ -10,7 +10,11 @@ from jsonargparse import ArgumentParser, Namespace
 def add_arguments(parser: ArgumentParser) -> None:
     """The runs, and the file."""
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="Run directories; several are compared side by side."
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="Run directories; several are compared side by side.",
     )
     parser.add_argument(
         "--out", type=Path, default=None, help="The page; report.html in the first run's folder unless given."

@@ -59,9 +59,10 @@ class Figure:
         return "/" in self.part or self.part.startswith("layer ")
 
     @property
-    def unit_shown(self) -> str:
-        """The unit as it stands behind the name."""
-        return {"share": "%", "nats": "nats a token"}.get(self.unit, self.unit)
+    def titled(self) -> str:
+        """The name with its unit, unless that is the name."""
+        unit = {"share": "%", "nats": "nats a token"}.get(self.unit, self.unit)
+        return self.name if unit == self.name else f"{self.name} ({unit})"
 
 
 def shown(value: float | None, unit: str = "share", signed: bool = False) -> str:
@@ -69,7 +70,7 @@ def shown(value: float | None, unit: str = "share", signed: bool = False) -> str
     if value is None:
         return "–"
     scale, digits = (100, 1) if unit == "share" else (1, 3)
-    return format(scale * value, f"{'+' if signed else ''}.{digits}f")
+    return format(scale * value, f"{'+' if signed else ''}.{digits}f").replace("-", "−")
 
 
 def ends(interval: Interval | None, unit: str = "share", signed: bool = False) -> str:
@@ -87,16 +88,14 @@ def rate(node: Node) -> Value:
     low, high = node.maybe_number("low"), node.maybe_number("high")
     interval = None if low is None or high is None else (low, high)
     unscored = node.get("unscored")
-    return Value(
-        node.maybe_number("rate"), interval, node["n"].count(), unscored.count() if unscored else 0
-    )
+    return Value(node.maybe_number("rate"), interval, node["n"].count(), unscored.count() if unscored else 0)
 
 
 def set_figures(run: Run) -> tuple[list[Figure], list[str]]:
     """Labels and likelihood of the evaluation sets of summary.json, and what could not be read.
 
     Raises:
-        Damaged: there is no such file, or it holds no sets.
+        DamagedError: there is no such file, or it holds no sets.
     """
     sets = run.json("summary.json", TRAIN)["sets"]
     found, problems = sound(sets.entries(), lambda entry: _of_set(*entry))
@@ -104,19 +103,21 @@ def set_figures(run: Run) -> tuple[list[Figure], list[str]]:
 
 
 def _of_set(name: str, item: Node) -> list[Figure]:
+    base, rerouted = (item[model] for model in MODELS)
     figures = [
-        Figure("sets", label, name, "share", *(rate(item[model][label]) for model in MODELS))
-        for label in LABELS
+        Figure("sets", label, name, "share", rate(base[label]), rate(rerouted[label])) for label in LABELS
     ]
-    nll = [Value(item[model].maybe_number("base_answer_nll"), None, item["n"].count()) for model in MODELS]
-    return [*figures, Figure("sets", "NLL of the base's answers", name, "nats", *nll)]
+    own, new = (
+        Value(one.maybe_number("base_answer_nll"), None, item["n"].count()) for one in (base, rerouted)
+    )
+    return [*figures, Figure("sets", "NLL of the base's answers", name, "nats", own, new)]
 
 
 def kept_figures(run: Run) -> tuple[list[Figure], list[str]]:
     """Findings of `rerouting evaluate`, and what could not be read.
 
     Raises:
-        Damaged: there is no kept/summary.json, or it holds no measures.
+        DamagedError: there is no kept/summary.json, or it holds no measures.
     """
     measures = run.json("kept/summary.json", EVALUATE)["measures"]
     figures: list[Figure] = []
@@ -139,15 +140,15 @@ def _of_finding(measure: str, node: Node) -> Figure:
     )
     difference = Value(node.maybe_number("difference"), node.maybe_interval("interval"))
     given = None if difference.value is None else difference
-    texts = (node[key].text() for key in ("name", "part", "unit"))
-    return Figure(measure, *texts, base, rerouted, given, node.maybe_number("p"))
+    name, part, unit = (node[key].text() for key in ("name", "part", "unit"))
+    return Figure(measure, name, part, unit, base, rerouted, given, node.maybe_number("p"))
 
 
 def kept_notes(run: Run) -> list[str]:
     """What the measures say of themselves.
 
     Raises:
-        Damaged: as for `kept_figures`.
+        DamagedError: as for `kept_figures`.
     """
     measures = run.json("kept/summary.json", EVALUATE)["measures"]
     found, problems = sound(measures.entries(), lambda entry: _notes(*entry))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rerouting.core.findings import MODELS
 from rerouting.report.figures import TRAIN
-from rerouting.report.node import Damaged, Node
+from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Answer, Example
 from rerouting.report.reading import Run, sound
 from rerouting.report.sets import is_harmful, is_harmless_kind
@@ -28,7 +28,7 @@ def from_generations(run: Run) -> Gathered:
     """Examples of the evaluation sets, and what could not be read.
 
     Raises:
-        Damaged: there is no such file.
+        DamagedError: there is no such file.
     """
     rows, problems = run.rows("generations.jsonl", TRAIN)
     harmful: dict[str, bool] = {}
@@ -47,7 +47,7 @@ def from_over_refusal(run: Run) -> Gathered:
     """Examples of the measure over_refusal, and what could not be read; none where it was not measured.
 
     Raises:
-        Damaged: the file cannot be read.
+        DamagedError: the file cannot be read.
     """
     file = "kept/rows/over_refusal.jsonl"
     if not (run.path / file).exists():
@@ -88,7 +88,7 @@ def from_attacks(run: Run) -> Gathered:
         try:
             judge = run.json(f"{folder}/summary.json", ATTACK).maybe_text("judge")
             rows, damaged = run.rows(f"{folder}/results.jsonl", ATTACK)
-        except Damaged as damage:
+        except DamagedError as damage:
             problems.append(str(damage))
             continue
         keyed, worse = sound(rows, lambda row: ((row["attack"].text(), row["id"].text()), row))
@@ -115,7 +115,9 @@ def _case(folder: str, judge: str, rows: Sequence[Node]) -> Example:
     context = first.maybe_text("context")
     request = first["behaviour"].text() + (f"\n\ncontext: {context}" if context else "")
     name = f"{folder}: {first['attack'].text()}"
-    return Example(name, first["id"].text(), first.maybe_text("category"), cut(request), answers, harmful=True)
+    return Example(
+        name, first["id"].text(), first.maybe_text("category"), cut(request), answers, harmful=True
+    )
 
 
 def _attempt(model: str, rows: Sequence[Node], at: int) -> Answer:

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """A file says something else than expected; its message says what and where."""
+
+
+class AbsentError(DamagedError):
+    """A file is not there; its message names the command that writes it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Node:
                 return items[key]
         elif key in self.mapping():
             return Node(self.value[key], f"{self.place}: {key}")
-        raise Damaged(f"{self.place} has no {key!r}")
+        raise DamagedError(f"{self.place} has no {key!r}")
 
     def get(self, key: str) -> Node | None:
         """A member that may be missing or null."""
@@ -122,11 +126,11 @@ class Node:
         found = self.get(key)
         return None if found is None else found.interval()
 
-    def wrong(self, expected: str) -> Damaged:
+    def wrong(self, expected: str) -> DamagedError:
         """The error for a value that is not what was expected."""
         try:
             shown = json.dumps(self.value, ensure_ascii=False, default=str)
         except (ValueError, RecursionError):
             shown = type(self.value).__name__
         shown = shown if len(shown) <= 60 else shown[:59] + "…"
-        return Damaged(f"{self.place}: expected {expected}, found {shown}")
+        return DamagedError(f"{self.place}: expected {expected}, found {shown}")

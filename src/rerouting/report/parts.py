@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from rerouting.report.node import AbsentError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -18,7 +20,7 @@ class Limits:
         rows: of one table.
     """
 
-    examples: int = 1_200_000
+    examples: int = 1_800_000
     heat_maps: int = 600_000
     points: int = 300
     rows: int = 400
@@ -41,11 +43,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; `folded` names a table that is closed until asked for."""
+    """Rows under columns; `folded` names a table that is closed until asked for, `title` one that is open."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     folded: str = ""
+    title: str = ""
+    swatches: bool = False
+    """Whether the columns of labels show the colours that the bars have."""
     kind: ClassVar[str] = "table"
 
 
@@ -67,7 +72,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Note:
-    """A line of text; `look` is "missing" for what is not there or damaged."""
+    """A line of text with commands in backquotes; `look` is "absent" for what is not there, "damaged" for what is."""
 
     text: str
     look: str = ""
@@ -88,6 +93,7 @@ class Code:
 
     text: str
     folded: str = ""
+    title: str = ""
     kind: ClassVar[str] = "code"
 
 
@@ -158,9 +164,24 @@ class Group:
     name: str
     parts: list[Part] = field(default_factory=list)
 
-    def missing(self, *lines: object) -> None:
-        """Say in its place what is missing or damaged."""
-        self.parts += [Note(str(line), "missing") for line in lines]
+    def absent(self, line: str) -> None:
+        """Say in its place what is not there."""
+        self.parts.append(Note(line, "absent"))
+
+    def damaged(self, *lines: object) -> None:
+        """Say in its place what cannot be read; of a file that is not there, that it is not. Each once."""
+        for line in lines:
+            note = Note(str(line), "absent" if isinstance(line, AbsentError) else "damaged")
+            if note not in self.parts:
+                self.parts.append(note)
+
+    def facts(self, *rows: tuple[str, str]) -> None:
+        """Add to the facts right before, or begin new ones."""
+        before = self.parts[-1] if self.parts else None
+        if isinstance(before, Facts):
+            self.parts[-1] = Facts([*before.rows, *rows])
+        elif rows:
+            self.parts.append(Facts(rows))
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def pair_by_category(
     """Shares of both models by category, as points with their intervals."""
     names = list(pairs)
     traces = []
-    for model, offset in (("base", 0.14), ("rerouted", -0.14)):
+    for model, offset in (("base", -0.14), ("rerouted", 0.14)):
         own = [(at, pairs[name].get(model)) for at, name in enumerate(names)]
         known = [(at, value) for at, value in own if value is not None and value.value is not None]
         values = [value for _, value in known]
@@ -96,7 +96,6 @@ def curves(
     up: str,
     limit: int,
     caption: str = "",
-    **axis_options: Any,
 ) -> Plot:
     """Lines over one common axis, thinned to `limit` points, and the same figures as a table.
 
@@ -107,7 +106,6 @@ def curves(
         up: the vertical axis's title.
         limit: points of a line.
         caption: below the figure.
-        axis_options: of the vertical axis.
     """
     name, places = across
     traces = []
@@ -129,7 +127,7 @@ def curves(
                 "hovertext": [f"{label(line)}<br>{name} {one:g}: {by_place[one]:.5g}" for one in kept],
             }
         )
-    layout = {"height": 300, "xaxis": axis(name), "yaxis": axis(up, **axis_options)}
+    layout = {"height": 300, "xaxis": axis(name), "yaxis": axis(up)}
     table = _as_table(across, lines, limit)
     return Plot(title, traces, layout, caption, table, half=True)
 
@@ -153,7 +151,7 @@ def by_layer(node: Node, layers: Sequence[float]) -> list[float | None]:
     """A list with one number a layer.
 
     Raises:
-        Damaged: it is no such list, or of another length.
+        DamagedError: it is no such list, or of another length.
     """
     values = node.numbers()
     if len(values) != len(layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +13,12 @@ import yaml
 
 from rerouting.core.errors import UserError
 from rerouting.core.rundir import is_run
-from rerouting.report.node import Damaged, Node
+from rerouting.report.node import AbsentError, DamagedError, Node
 
 N = TypeVar("N")
 T = TypeVar("T")
 SIGNS = ("manifest.json", "metrics.jsonl", "generations.jsonl", "kept/summary.json", "analysis/analysis.json")
 PARTS = ("attacks*/summary.json", "probes/*.json")
-
-
-class Absent(Damaged):
-    """A file is not there; its message names the command that writes it."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +40,23 @@ class Run:
 
         Args:
             file: relative to the run.
-            writer: the command that writes it, for the message.
+            writer: the command that writes it, for the message; "RUN" in it stands for the folder.
 
         Raises:
-            Damaged: it is missing, unreadable or no JSON.
+            DamagedError: it is missing, unreadable or no JSON.
         """
         if file not in self.known:
-            self.known[file] = _json(self.path / file, file, writer)
+            self.known[file] = _json(self.path / file, file, self.command(writer))
         return Node(self.known[file].value, file)
 
     def rows(self, file: str, writer: str) -> tuple[list[Node], list[str]]:
         """Rows of a JSON Lines file, and one line about every row that is damaged.
 
         Raises:
-            Damaged: the file is missing or unreadable.
+            DamagedError: the file is missing or unreadable.
         """
         if file not in self.known:
-            self.known[file] = _rows(self.path / file, file, writer)
+            self.known[file] = _rows(self.path / file, file, self.command(writer))
         rows, problems = self.known[file]
         return list(rows), list(problems)
 
@@ -67,7 +64,7 @@ class Run:
         """The configuration.
 
         Raises:
-            Damaged: it is missing, unreadable or no YAML.
+            DamagedError: it is missing, unreadable or no YAML.
         """
         return _yaml(self.path / "config.yaml", "config.yaml")
 
@@ -75,9 +72,13 @@ class Run:
         """The configuration as it stands in the file.
 
         Raises:
-            Damaged: it is missing or unreadable.
+            DamagedError: it is missing or unreadable.
         """
         return _content(self.path / "config.yaml", "config.yaml", "rerouting train").decode(errors="replace")
+
+    def command(self, words: str) -> str:
+        """A command with this run's folder for the word RUN."""
+        return words.replace("RUN", shlex.quote(str(self.path)))
 
     def matrices(self) -> list[str]:
         """Names of the folders with attack results."""
@@ -104,7 +105,7 @@ def sound(nodes: Iterable[N], read: Callable[[N], T]) -> tuple[list[T], list[str
     for node in nodes:
         try:
             found.append(read(node))
-        except Damaged as damage:  # noqa: PERF203
+        except DamagedError as damage:
             problems.append(str(damage))
     return found, problems
 
@@ -133,18 +134,18 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
 
 def _content(path: Path, file: str, writer: str) -> bytes:
     if not path.exists():
-        raise Absent(f"{file} is not there; `{writer}` writes it")
+        raise AbsentError(f"{file} is not there" + (f"; `{writer}` writes it" if writer else ""))
     try:
         return path.read_bytes()
     except OSError as error:
-        raise Damaged(f"{file} cannot be read: {error.strerror}") from error
+        raise DamagedError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _json(path: Path, file: str, writer: str) -> Node:
     try:
         return Node(json.loads(_content(path, file, writer)), file)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{file} is damaged: {error}") from error
+        raise DamagedError(f"{file} is damaged: {error}") from error
 
 
 def _rows(path: Path, file: str, writer: str) -> tuple[list[Node], list[str]]:
@@ -159,7 +160,7 @@ def _rows(path: Path, file: str, writer: str) -> tuple[list[Node], list[str]]:
             rows.append(row)
         except (ValueError, RecursionError) as error:
             problems.append(f"{place} is damaged: {error}")
-        except Damaged as damage:
+        except DamagedError as damage:
             problems.append(str(damage))
     return rows, problems
 
@@ -169,4 +170,4 @@ def _yaml(path: Path, file: str) -> Node:
         return Node(yaml.safe_load(_content(path, file, "rerouting train")), file)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         first = str(error).partition("\n")[0]
-        raise Damaged(f"{file} is damaged: {first}") from error
+        raise DamagedError(f"{file} is damaged: {first}") from error

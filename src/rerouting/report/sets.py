@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rerouting.report.node import Damaged, Node
+from rerouting.report.node import DamagedError, Node
 from rerouting.report.reading import Run
 
 HARMLESS = ("benign", "borderline", "retain", "xstest", "or_bench", "facts")
@@ -14,7 +14,7 @@ def is_harmful(run: Run, set_name: str) -> bool:
     try:
         sets = run.config()["evaluation"]["sets"].items()
         kinds = [_kind(one) for one in sets if one["name"].text() == set_name]
-    except Damaged:
+    except DamagedError:
         kinds = []
     kind = kinds[0] if kinds and kinds[0] else set_name
     return not is_harmless_kind(kind)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rerouting.report.figures import LABELS, MODELS, Value, cell, ends, rate, shown
-from rerouting.report.node import Damaged, Node
-from rerouting.report.parts import Cell, Facts, Group, Limits, Note, Plot, Section, Table, number, row_of
+from rerouting.core.findings import MODELS
+from rerouting.report.figures import LABELS, Value, cell, ends, rate, shown
+from rerouting.report.node import DamagedError, Node
+from rerouting.report.parts import Cell, Group, Limits, Note, Plot, Section, Table, number, row_of
 from rerouting.report.plots import pair_by_category
 from rerouting.report.reading import Run, sound
 
@@ -45,14 +46,16 @@ class Matrix:
     @property
     def title(self) -> str:
         """Budget and judge."""
-        return f"{self.folder}: {self.budget or 'unknown'} budget, judged by {self.judge or 'an unknown judge'}"
+        return (
+            f"{self.folder}: {self.budget or 'unknown'} budget, judged by {self.judge or 'an unknown judge'}"
+        )
 
 
 def read_matrix(run: Run, folder: str) -> Matrix:
     """A matrix's summary.
 
     Raises:
-        Damaged: it cannot be read at all.
+        DamagedError: it cannot be read at all.
     """
     summary = run.json(f"{folder}/summary.json", WRITER)
     matrix = Matrix(folder, summary.maybe_text("budget"), summary.maybe_text("judge"), [], [], {}, [])
@@ -82,12 +85,12 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
 def _group(run: Run, limits: Limits) -> Group:
     group = Group(run.name)
     if not run.matrices():
-        group.missing(f"no attack results are there; `{WRITER}` writes them")
+        group.absent(f"no attack results are there; `{run.command(WRITER)}` writes them")
     for folder in run.matrices():
         try:
             matrix = read_matrix(run, folder)
-        except Damaged as damage:
-            group.missing(damage)
+        except DamagedError as damage:
+            group.damaged(damage)
             continue
         whole = [row for row in matrix.rows if row.part == "all"]
         if whole:
@@ -95,9 +98,8 @@ def _group(run: Run, limits: Limits) -> Group:
         parts = [row for row in matrix.rows if row.part != "all"][: limits.rows]
         if parts:
             group.parts.append(_table(matrix, parts, f"By set, kind and part ({folder})"))
-        if matrix.skipped:
-            group.parts.append(Facts([(name, f"not run: {why}") for name, why in matrix.skipped]))
-        group.missing(*matrix.problems)
+        group.facts(*((name, f"not run: {why}") for name, why in matrix.skipped))
+        group.damaged(*matrix.problems)
         group.parts += _agreement(run, folder)
     return group
 
@@ -105,7 +107,10 @@ def _group(run: Run, limits: Limits) -> Group:
 def _plot(matrix: Matrix, rows: Sequence[Attacked]) -> Plot:
     pairs = {name: {row.model: row.asr for row in rows if row.attack == name} for name in _names(rows)}
     return pair_by_category(
-        f"Attack success rate, {matrix.title}", pairs, "share of behaviours that fell, %", "Lower is more robust."
+        f"Attack success rate, {matrix.title}",
+        pairs,
+        "share of behaviours that fell, %",
+        "Lower is more robust.",
     )
 
 
@@ -114,10 +119,10 @@ def _names(rows: Sequence[Attacked]) -> list[str]:
 
 
 def _table(matrix: Matrix, rows: Sequence[Attacked], folded: str = "") -> Table:
-    columns = ("attack", "behaviours", "model", "n", "ASR %", "verified %", "unscored", *LABELS)
+    columns = ("attack", "of", "model", "n", "ASR %", "verified %", "unscored", *LABELS, "difference")
     made, problems = sound(rows, lambda row: _row(matrix, row))
     matrix.problems.extend(problem for problem in problems if problem not in matrix.problems)
-    return Table((*columns, "difference", "tokens", "seconds"), made, folded)
+    return Table(columns, made, folded)
 
 
 def _row(matrix: Matrix, row: Attacked) -> list[Cell]:
@@ -125,9 +130,8 @@ def _row(matrix: Matrix, row: Attacked) -> list[Cell]:
     labels, verified = node.get("labels"), node.get("verified")
     read = "" if verified is None else f"{verified['read'].count()} read"
     beside = node.maybe_text("beside")
-    texts = (row.attack if first else "", row.part if first else "", row.model)
     return [
-        *(Cell(text, look=row.model if text == row.model else "") for text in texts[:2]),
+        *row_of(*((row.attack, row.part) if first else ("", ""))),
         Cell(row.model, beside, row.model),
         number(str(row.asr.n)),
         cell(row.asr, look=row.model),
@@ -135,7 +139,6 @@ def _row(matrix: Matrix, row: Attacked) -> list[Cell]:
         number(str(row.asr.unscored)),
         *(number("" if labels is None else str(labels[label].count())) for label in LABELS),
         Cell("") if first else _difference(matrix.paired.get((row.attack, row.part))),
-        *(number(_amount(node.maybe_number(key))) for key in ("forward_tokens", "seconds")),
     ]
 
 
@@ -147,10 +150,6 @@ def _difference(paired: Node | None) -> Cell:
     return number(shown(change, signed=True), f"{ends(interval, signed=True)} p {p:.2g}")
 
 
-def _amount(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
-
-
 def _agreement(run: Run, folder: str) -> list[Table | Note]:
     summary = run.json(f"{folder}/summary.json", WRITER)
     given = summary.mapping().get("agreement")
@@ -158,10 +157,10 @@ def _agreement(run: Run, folder: str) -> list[Table | Note]:
         return []
     try:
         rows, problems = sound(summary["agreement"].items(), _pair)
-    except Damaged as damage:
-        return [Note(str(damage), "missing")]
+    except DamagedError as damage:
+        return [Note(str(damage), "damaged")]
     columns = ("judges", "answers that both scored", "agree %", "Cohen's κ")
-    notes = [Note(problem, "missing") for problem in problems]
+    notes = [Note(problem, "damaged") for problem in problems]
     return [Table(columns, rows, f"How far judges agree ({folder})"), *notes]
 
 

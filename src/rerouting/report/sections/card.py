@@ -7,12 +7,12 @@ Machine Learning Research", and its followers).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rerouting import __version__
 from rerouting.report.figures import TRAIN
-from rerouting.report.node import Damaged, Node
-from rerouting.report.parts import Cell, Code, Facts, Group, Limits, Section, Table, number, row_of
+from rerouting.report.node import DamagedError, Node
+from rerouting.report.parts import Cell, Code, Group, Limits, Section, Table, number, row_of
 from rerouting.report.reading import Run, sound
 from rerouting.report.sections.cost import hardware
 
@@ -49,23 +49,19 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
 
 
 def _group(run: Run) -> Group:
-    group = Group(run.name, [Facts([("research type", TYPE)])])
-    group.parts.append(Code(_outline(run)))
+    group = Group(run.name)
+    group.facts(("research type", TYPE))
+    group.parts.append(Code(_outline(run), title="Conceptual outline"))
     for lines in (_code, _model, _seeds, _hardware):
-        _try(group, run, lines)
+        try:
+            group.facts(*lines(run.json(MANIFEST, TRAIN)))
+        except DamagedError as damage:
+            group.damaged(damage)
     _add_data(group, run)
     _add_software(group, run)
     _add_setup(group, run)
-    group.parts.append(Facts([("repeat it", _command(run))]))
+    group.parts.append(Code(_command(run), title="Repeat the run"))
     return group
-
-
-def _try(group: Group, run: Run, lines: Callable[[Node], Lines]) -> None:
-    try:
-        group.parts.append(Facts(lines(run.json(MANIFEST, TRAIN))))
-    except Damaged as damage:
-        if str(damage) not in [getattr(part, "text", "") for part in group.parts]:
-            group.missing(damage)
 
 
 def _outline(run: Run) -> str:
@@ -73,7 +69,7 @@ def _outline(run: Run) -> str:
     values = {name: _setting(run, keys) for name, keys in SETTINGS.items()}
     try:
         values["layers"] = run.json(MANIFEST, TRAIN)["target_layers"].plainly()
-    except Damaged:
+    except DamagedError:
         values["layers"] = "?"
     return OUTLINE.format(**values)
 
@@ -84,7 +80,7 @@ def _setting(run: Run, keys: Sequence[str]) -> str:
         for key in keys:
             node = node[key]
         return node.plainly()
-    except Damaged:
+    except DamagedError:
         return "?"
 
 
@@ -125,19 +121,25 @@ def _add_data(group: Group, run: Run) -> None:
     try:
         data = run.json(MANIFEST, TRAIN)["data"]
         found, problems = sound(data["sources"].entries(), lambda entry: _streams(*entry))
-    except Damaged as damage:
-        group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
         return
     rows = [row for rows in found for row in rows]
-    group.parts.append(Table(("split", "source", "options", "chats", "used", "licence"), rows))
-    group.missing(*problems)
+    columns = ("split", "source", "options", "chats", "used", "licence")
+    group.parts.append(Table(columns, rows, title="Data and splits"))
+    group.damaged(*problems)
     try:
         hashes, problems = sound(data["sha256"].entries(), lambda entry: (entry[0], entry[1].text()))
-        group.parts.append(Facts([(f"SHA-256 of {name}.jsonl", value) for name, value in hashes]))
-        group.missing(*problems)
-    except Damaged as damage:
-        group.missing(damage)
-    group.parts.append(Facts(_evaluated(run)))
+        group.facts(*((f"SHA-256 of {name}.jsonl", value) for name, value in hashes))
+        group.damaged(*problems)
+    except DamagedError as damage:
+        group.damaged(damage)
+    try:
+        sets, problems = sound(run.config()["evaluation"]["sets"].items(), _evaluated)
+        group.facts(*sets)
+        group.damaged(*problems)
+    except DamagedError as damage:
+        group.damaged(damage)
 
 
 def _streams(split: str, sources: Node) -> list[list[Cell]]:
@@ -145,13 +147,11 @@ def _streams(split: str, sources: Node) -> list[list[Cell]]:
     for source in sources.items():
         if "name" not in source.mapping():
             continue
-        options = source.get("options")
-        words = [f"{name} {value.plainly()}" for name, value in options.entries()] if options else []
         name = source["name"].text()
         counts = [source.get(key) for key in ("chats", "used")]
         rows.append(
             [
-                *row_of(split.replace("_", " "), name, ", ".join(words)),
+                *row_of(split.replace("_", " "), name, ", ".join(_options(source))),
                 *(number("" if count is None else str(count.count())) for count in counts),
                 Cell(_licence(name, source)),
             ]
@@ -164,12 +164,19 @@ def _licence(name: str, source: Node) -> str:
     return given or ("Apache-2.0, ships with rerouting" if name == "bundled" else "not recorded by the run")
 
 
-def _evaluated(run: Run) -> Lines:
-    try:
-        sets = run.config()["evaluation"]["sets"].items()
-        return [(f"evaluated on: {one['name'].text()}", one["source"].plainly()) for one in sets]
-    except Damaged as damage:
-        return [("evaluated on", str(damage))]
+def _evaluated(node: Node) -> tuple[str, str]:
+    """One evaluation set: its source with options, its attack, how many requests at most."""
+    source = node["source"]
+    words = [source["name"].text(), *_options(source)]
+    for key in ("attack", "limit"):
+        given = node.get(key)
+        words += [] if given is None else [f"{key} {given.plainly()}"]
+    return f"evaluated on: {node['name'].text()}", ", ".join(words)
+
+
+def _options(source: Node) -> list[str]:
+    options = source.get("options")
+    return [f"{name} {value.plainly()}" for name, value in options.entries()] if options else []
 
 
 def _add_software(group: Group, run: Run) -> None:
@@ -181,9 +188,8 @@ def _add_software(group: Group, run: Run) -> None:
             versions = [("Python", process.maybe_text("python") or "not recorded"), *names]
             rows = [row_of(name, version) for name, version in versions]
             group.parts.append(Table(("package", "version"), rows, "Exact software versions"))
-    except Damaged as damage:
-        if str(damage) not in [getattr(part, "text", "") for part in group.parts]:
-            group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
 
 
 def _add_setup(group: Group, run: Run) -> None:
@@ -192,8 +198,8 @@ def _add_setup(group: Group, run: Run) -> None:
         left = len(text) - LONGEST_CONFIG
         shown = text if left <= 0 else f"{text[:LONGEST_CONFIG]}\n… ({left} more characters in config.yaml)"
         group.parts.append(Code(shown, "Full setup (config.yaml)"))
-    except Damaged as damage:
-        group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
 
 
 def _command(run: Run) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerouting.report.figures import Figure, Value, ends, kept_figures, set_figures, shown
-from rerouting.report.node import Damaged, Node
+from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Cell, Group, Limits, Note, Plot, Section, Table, row_of
 from rerouting.report.plots import SERIES, axis, errors, in_words, label
 from rerouting.report.reading import Run
 from rerouting.report.sections.attacks import read_matrix
 
 LEAD = (
-    "The rerouted model's figure with its 95 % interval, the base's below. Figures of one row were measured in the same "
-    "way, but compare intervals and n before you call a difference one. “–” means not measured."
+    "The rerouted model's figure with its 95 % interval, the base's below. Look at intervals and n before you call a "
+    "difference one. “–” means not measured."
 )
 Key = tuple[str, str, str]
 
@@ -24,7 +24,7 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
     figures: dict[Key, dict[str, Figure]] = {}
     for run in runs:
         found, problems = _figures(run)
-        group.missing(*(f"{run.name}: {problem}" for problem in problems))
+        group.damaged(*(f"{run.name}: {problem}" for problem in problems))
         for figure in found:
             figures.setdefault((figure.source, figure.name, figure.part), {})[run.name] = figure
     group.parts.append(_setups(runs))
@@ -33,7 +33,9 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
         group.parts += [*_plots(runs, figures), _table(runs, some)]
     bases = {text for run in runs if (text := _base(run))}
     if len(bases) > 1:
-        group.parts.insert(0, Note("The runs' base models differ: rows compare circuit breakers of unlike models."))
+        group.parts.insert(
+            0, Note("The runs' base models differ: rows compare circuit breakers of unlike models.")
+        )
     return Section("comparison", "Runs side by side", LEAD, [group])
 
 
@@ -45,12 +47,12 @@ def _figures(run: Run) -> tuple[list[Figure], list[str]]:
             figures, damaged = read(run)
             found += [figure for figure in figures if not figure.detail]
             problems += damaged
-        except Damaged as damage:  # noqa: PERF203
+        except DamagedError as damage:
             problems.append(str(damage))
     for folder in run.matrices():
         try:
             matrix = read_matrix(run, folder)
-        except Damaged as damage:
+        except DamagedError as damage:
             problems.append(str(damage))
             continue
         whole = [row for row in matrix.rows if row.part == "all"]
@@ -65,10 +67,10 @@ def _figures(run: Run) -> tuple[list[Figure], list[str]]:
 
 def _table(runs: Sequence[Run], figures: dict[Key, dict[str, Figure]]) -> Table:
     rows = []
-    for (source, name, part), owners in figures.items():
+    for (source, _, part), owners in figures.items():
         some = next(iter(owners.values()))
         cells = [_cell(owners.get(run.name)) for run in runs]
-        rows.append([*row_of(source, f"{name} ({some.unit_shown})", part or "all"), *cells])
+        rows.append([*row_of(source, some.titled, part or "all"), *cells])
     return Table(("measured by", "figure", "of", *(run.name for run in runs)), rows)
 
 
@@ -83,9 +85,13 @@ def _cell(figure: Figure | None) -> Cell:
 
 def _plots(runs: Sequence[Run], figures: dict[Key, dict[str, Figure]]) -> list[Plot]:
     answered = {
-        part: owners for (source, name, part), owners in figures.items() if (source, name) == ("sets", "answered")
+        part: owners
+        for (source, name, part), owners in figures.items()
+        if (source, name) == ("sets", "answered")
     }
-    attacks = {f"{name}, {part}": owners for (source, name, part), owners in figures.items() if source == "attacks"}
+    attacks = {
+        f"{name}, {part}": owners for (source, name, part), owners in figures.items() if source == "attacks"
+    }
     made = [_plot(runs, "Answered, by set", answered)] if answered else []
     return made + ([_plot(runs, "Attack success rate", attacks)] if attacks else [])
 
@@ -117,7 +123,9 @@ def _plot(runs: Sequence[Run], title: str, rows: dict[str, dict[str, Figure]]) -
     return Plot(title, traces, layout, "Filled: rerouted model; hollow: base. Bars are 95 % intervals.")
 
 
-def _points(points: Sequence[tuple[float, str, Value]], name: str, colour: str, symbol: str) -> dict[str, object]:
+def _points(
+    points: Sequence[tuple[float, str, Value]], name: str, colour: str, symbol: str
+) -> dict[str, object]:
     known = [(at, row, value) for at, row, value in points if value.value is not None]
     values = [value for _, _, value in known]
     return {
@@ -157,7 +165,7 @@ def _setting(run: Run, keys: Sequence[str]) -> str:
         for key in keys:
             node = node[key]
         return node.plainly()
-    except Damaged:
+    except DamagedError:
         return "–"
 
 
@@ -165,5 +173,5 @@ def _base(run: Run) -> str:
     try:
         model = run.json("manifest.json", "rerouting train")["model"]
         return f"{model['name'].text()} (sha256 {model['sha256'].text()[:12]}…)"
-    except Damaged:
+    except DamagedError:
         return ""

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Sequence
 
 from rerouting.report.figures import TRAIN
-from rerouting.report.node import Damaged, Node
-from rerouting.report.parts import Cell, Facts, Group, Limits, Section, Table, number
+from rerouting.report.node import DamagedError, Node
+from rerouting.report.parts import Cell, Group, Limits, Section, Table, number
 from rerouting.report.reading import Run, sound
+from rerouting.report.sections.attacks import read_matrix
 
 LEAD = "Wall time and peak memory of each stage; stages that went on in a later process add up."
 
@@ -24,22 +25,34 @@ def _group(run: Run) -> Group:
         manifest = run.json("manifest.json", TRAIN)
         stages, problems = sound(manifest["stages"].entries(), lambda entry: _stage(*entry))
         group.parts.append(Table(("stage", "seconds", "peak memory, MiB", "peak GPU memory, MiB"), stages))
-        group.missing(*problems)
-    except Damaged as damage:
-        group.missing(damage)
-    facts: list[tuple[str, str]] = []
+        group.damaged(*problems)
+        group.facts(*hardware(manifest["processes"].items()[-1:]))
+    except DamagedError as damage:
+        group.damaged(damage)
     try:
-        facts += hardware(run.json("manifest.json", TRAIN)["processes"].items()[-1:])
-    except Damaged as damage:
-        group.missing(damage)
-    try:
-        rows, _ = run.rows("metrics.jsonl", TRAIN)
-        facts += _rates(rows)
-    except Damaged as damage:
-        group.missing(damage)
-    if facts:
-        group.parts.append(Facts(facts))
+        group.facts(*_rates(run.rows("metrics.jsonl", TRAIN)[0]))
+    except DamagedError as damage:
+        group.damaged(damage)
+    for folder in run.matrices():
+        group.parts += _attacks(run, folder)
     return group
+
+
+def _attacks(run: Run, folder: str) -> list[Table]:
+    """What each attack took; damage is named under Attacks."""
+    try:
+        rows = [row for row in read_matrix(run, folder).rows if row.part == "all"]
+        cells, _ = sound(rows, lambda row: _attack(row.attack, row.model, row.node))
+    except DamagedError:
+        return []
+    columns = ("attack", "model", "attempts", "tokens through the model", "seconds")
+    return [Table(columns, cells, f"Cost of the attacks ({folder})")]
+
+
+def _attack(name: str, model: str, node: Node) -> list[Cell]:
+    values = [node.maybe_number(key) for key in ("attempts", "forward_tokens", "seconds")]
+    figures = [number("" if value is None else f"{value:,.0f}") for value in values]
+    return [Cell(name if model == "base" else ""), Cell(model, look=model), *figures]
 
 
 def _stage(name: str, stage: Node) -> list[Cell]:
@@ -51,7 +64,7 @@ def hardware(processes: Sequence[Node]) -> list[tuple[str, str]]:
     """Processor, memory, GPUs and system of one process.
 
     Raises:
-        Damaged: they are not as a manifest has them.
+        DamagedError: they are not as a manifest has them.
     """
     facts = []
     for process in processes:
@@ -74,7 +87,7 @@ def _gpu(node: Node) -> str:
 
 
 def _rates(rows: Sequence[Node]) -> list[tuple[str, str]]:
-    """Figures of the logged steps; the middle one is a step's own. Damaged rows are named under Training."""
+    """Figures of the logged steps; the middle one is a step's own. DamagedError rows are named under Training."""
     facts = []
     for key, name in (
         ("tokens_per_second", "training, tokens a second"),

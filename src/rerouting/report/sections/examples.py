@@ -8,13 +8,13 @@ from markupsafe import escape
 
 from rerouting.report.figures import spread
 from rerouting.report.gathering import from_attacks, from_generations, from_over_refusal
-from rerouting.report.node import Damaged
+from rerouting.report.node import DamagedError
 from rerouting.report.parts import Example, Examples, Group, Limits, Note, Section
 from rerouting.report.reading import Run
 
 LEAD = (
-    "Both models' answers with their labels, the judges' verdicts and reasons. Harmful requests and answers are folded: "
-    "open one to read it."
+    "Both models' answers with their labels, the judges' verdicts and reasons. Harmful requests and answers are "
+    "folded: open one to read it."
 )
 BYTES_APIECE = 900
 """Of the markup around an example's text."""
@@ -35,18 +35,15 @@ def _group(run: Run, limit: int) -> Group:
             examples, damaged = gather(run)
             found += examples
             problems += damaged
-        except Damaged as damage:  # noqa: PERF203
+        except DamagedError as damage:
             problems.append(str(damage))
     chosen = _chosen(found, limit)
     if chosen:
         group.parts.append(Examples(run.name, chosen))
     if len(chosen) < len(found):
-        group.parts.append(
-            Note(
-                f"{len(chosen)} of {len(found)} examples are shown, evenly spread over each set; all are in the run's files."
-            )
-        )
-    group.missing(*problems)
+        count = f"{len(chosen)} of {len(found)} examples are here"
+        group.parts.append(Note(f"{count}, evenly spread over each set; all are in the run's files."))
+    group.damaged(*problems)
     return group
 
 
@@ -55,19 +52,27 @@ def _chosen(found: Sequence[Example], limit: int) -> list[Example]:
     sets: dict[str, list[Example]] = {}
     for one in found:
         sets.setdefault(one.set_name, []).append(one)
-    chosen: list[Example] = []
-    for own in sets.values():
-        left = limit // len(sets)
+    sizes = {name: sum(map(_size, own)) for name, own in sets.items()}
+    counts, left = {}, limit
+    for at, name in enumerate(sorted(sets, key=lambda one: sizes[one])):
+        own, share = sets[name], left // (len(sets) - at)
         count = len(own)
-        while count and sum(_size(own[at]) for at in spread(len(own), count)) > left:
-            count = count * 3 // 4
-        chosen += [own[at] for at in spread(len(own), count)]
-    return chosen
+        while count and sum(_size(own[place]) for place in spread(len(own), count)) > share:
+            count = count * 4 // 5
+        counts[name] = count
+        left -= sum(_size(own[place]) for place in spread(len(own), count))
+    return [own[place] for name, own in sets.items() for place in spread(len(own), counts[name])]
 
 
 def _size(example: Example) -> int:
     """About how many bytes it takes on the page."""
     texts = [example.set_name, example.id, example.category, example.request]
     for one in example.answers:
-        texts += [one.text, one.sent, one.prefill, one.reason, *(word for row in one.verdicts for word in row)]
+        texts += [
+            one.text,
+            one.sent,
+            one.prefill,
+            one.reason,
+            *(word for row in one.verdicts for word in row),
+        ]
     return BYTES_APIECE + sum(len(str(escape(text)).encode(errors="replace")) for text in texts)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerouting.report.figures import LABELS, Figure, cell, kept_figures, kept_notes, set_figures, shown
-from rerouting.report.node import Damaged
+from rerouting.report.node import DamagedError
 from rerouting.report.parts import Cell, Group, Limits, Note, Section, Table, number, row_of
 from rerouting.report.reading import Run
 
 LEAD = (
-    "Every answer is answered, refused or broken (gibberish beside the base model's own answer). Broken is what circuit "
-    "breaking looks like on harmful requests, and damage on benign ones. Small figures in brackets are 95 % intervals: "
-    "Wilson for shares, normal for means, Newcombe for differences."
+    "Every answer is answered, refused or broken (gibberish beside the base model's own answer). Broken is what "
+    "circuit breaking looks like on harmful requests, and damage on benign ones. Small figures in brackets are 95 % "
+    "intervals: Wilson for shares, normal for means, Newcombe for differences."
 )
 
 
@@ -23,21 +23,32 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
 
 def _group(run: Run, limits: Limits) -> Group:
     group = Group(run.name)
+    group.parts += _introduction(run)
     try:
         figures, problems = set_figures(run)
         group.parts.append(_sets(figures))
-        group.missing(*problems)
-    except Damaged as damage:
-        group.missing(damage)
+        group.damaged(*problems)
+    except DamagedError as damage:
+        group.damaged(damage)
     try:
         figures, problems = kept_figures(run)
         kept = [figure for figure in figures if not figure.detail]
         group.parts.append(_kept(kept[: limits.rows]))
-        group.missing(*problems)
+        group.damaged(*problems)
         group.parts += [Note(note) for note in kept_notes(run)]
-    except Damaged as damage:
-        group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
     return group
+
+
+def _introduction(run: Run) -> list[Note]:
+    """What the run is, in its own words; nothing where it does not say (the card names a missing file)."""
+    try:
+        config = run.config()
+        words = [f"{config['model']['name'].text()}.", config.maybe_text("description")]
+    except DamagedError:
+        return []
+    return [Note(" ".join(word for word in words if word))]
 
 
 def _sets(figures: Sequence[Figure]) -> Table:
@@ -58,7 +69,7 @@ def _sets(figures: Sequence[Figure]) -> Table:
                 + [likelihood]
             )
     columns = ("set", "model", "n", *(f"{label} %" for label in LABELS), "NLL of the base's answers")
-    return Table(columns, rows)
+    return Table(columns, rows, swatches=True)
 
 
 def _kept(figures: Sequence[Figure]) -> Table:
@@ -75,7 +86,7 @@ def _kept(figures: Sequence[Figure]) -> Table:
         last = figure.source
         rows.append(
             [
-                *row_of(name, f"{figure.name} ({figure.unit_shown})", figure.part or "all"),
+                *row_of(name, figure.titled, figure.part or "all"),
                 number(str(figure.rerouted.n)),
                 cell(figure.base, figure.unit, "base"),
                 cell(figure.rerouted, figure.unit, "rerouted"),
@@ -83,4 +94,4 @@ def _kept(figures: Sequence[Figure]) -> Table:
                 number(str(figure.rerouted.unscored)),
             ]
         )
-    return Table(columns, rows)
+    return Table(columns, rows, title="What rerouting kept, and what it cost")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rerouting.report.node import Damaged, Node
+from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Group, HeatMap, Limits, Note, Section, Token
 from rerouting.report.reading import Run, sound
 from rerouting.report.sections.states import FILE, WRITER
@@ -28,11 +28,11 @@ def _group(run: Run, limit: int) -> Group:
     try:
         given = run.json(FILE, WRITER).get("examples")
         maps, problems = sound(given.items() if given else [], _map)
-    except Damaged as damage:
-        group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
         return group
     if not maps and not problems:
-        group.missing(f"{FILE} has no examples")
+        group.absent(f"{FILE} has no examples")
     spent = 0
     shown = []
     for one in maps:
@@ -43,7 +43,7 @@ def _group(run: Run, limit: int) -> Group:
     group.parts += shown
     if len(shown) < len(maps):
         group.parts.append(Note(f"{len(shown)} of {len(maps)} examples are shown; all are in {FILE}."))
-    group.missing(*problems)
+    group.damaged(*problems)
     return group
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rerouting.report.figures import Figure, Value, cell, kept_figures
-from rerouting.report.node import Damaged
+from rerouting.report.node import DamagedError
 from rerouting.report.parts import Cell, Group, Limits, Section, Table, number
 from rerouting.report.plots import pair_by_category
 from rerouting.report.reading import Run
@@ -25,20 +25,23 @@ def _group(run: Run, limits: Limits) -> Group:
     group = Group(run.name)
     try:
         every, _ = kept_figures(run)
-    except Damaged as damage:
-        group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
         return group
     parts: ByPart = {}
     for figure in every:
         if figure.source == MEASURE and figure.name in NAMES:
             parts.setdefault(figure.part, {})[figure.name] = figure
     if not parts:
-        group.missing(f"{MEASURE} was not measured; `rerouting evaluate RUN --measures '[{MEASURE}]'` does it")
+        command = run.command(f"rerouting evaluate RUN --measures '[{MEASURE}]'")
+        group.absent(f"{MEASURE} was not measured; `{command}` does it")
     for source in dict.fromkeys(part.partition("/")[0] for part in parts):
         own = {part: found for part, found in parts.items() if part.partition("/")[0] == source}
         plotted = {_short(part): _complied(found) for part, found in own.items() if "complied" in found}
         if plotted:
-            group.parts.append(pair_by_category(f"Complied with: {source}", plotted, "share complied with, %"))
+            group.parts.append(
+                pair_by_category(f"Complied with: {source}", plotted, "share complied with, %")
+            )
         group.parts.append(_table(dict(list(own.items())[: limits.rows]), source))
     return group
 

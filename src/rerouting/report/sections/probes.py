@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerouting.report.figures import Value, cell
-from rerouting.report.node import Damaged, Node
-from rerouting.report.parts import Cell, Facts, Group, Limits, Section, Table, number, row_of
+from rerouting.report.node import DamagedError, Node
+from rerouting.report.parts import Cell, Group, Limits, Section, Table, number, row_of
 from rerouting.report.reading import Run, sound
 
 FILE, WRITER = "probes/table.json", "rerouting probe evaluate RUN"
@@ -24,15 +24,13 @@ def _group(run: Run, limits: Limits) -> Group:
     try:
         table = run.json(FILE, WRITER)
         rows, problems = sound(table["rows"].items()[: limits.rows], _row)
-        group.parts.append(
-            Table(("attack", "behaviours", "n", *(f"{name} %" for name in COLUMNS)), rows)
-        )
-        group.missing(*problems)
+        group.parts.append(Table(("attack", "behaviours", "n", *(f"{name} %" for name in COLUMNS)), rows))
+        group.damaged(*problems)
         given = table.get("false_positives")
         if given is not None:
-            group.parts.append(Facts([(f"false positives, {name}", text) for name, text in _flat(given)]))
-    except Damaged as damage:
-        group.missing(damage)
+            group.facts(*((f"false positives, {name}", text) for name, text in _flat(given)))
+    except DamagedError as damage:
+        group.damaged(damage)
     return group
 
 

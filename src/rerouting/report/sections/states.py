@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerouting.report.figures import kept_figures
-from rerouting.report.node import Damaged, Node
+from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Group, Limits, Note, Plot, Section
 from rerouting.report.plots import by_layer, curves
 from rerouting.report.reading import Run, sound
 
-FILE, WRITER = "analysis/analysis.json", "rerouting analyse RUN"
+FILE, WRITER = "analysis/analysis.json", ""
 LEAD = "Cosine 1 means that a state is what it was in the base model; 0 that it points elsewhere."
 PANELS = (("cosine", "Cosine to the base by layer"), ("norm_ratio", "Norm beside the base's by layer"))
 Lines = dict[str, Sequence[float | None]]
@@ -26,8 +26,8 @@ def _group(run: Run, limits: Limits) -> Group:
     try:
         analysis = run.json(FILE, WRITER)
         _add(group, analysis, limits)
-    except Damaged as damage:
-        group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
     group.parts += _benign(run, limits)
     return group
 
@@ -39,7 +39,7 @@ def _add(group: Group, analysis: Node, limits: Limits) -> None:
         if lines:
             layers = [one.number() for one in analysis["layers"].items()]
             group.parts.append(curves(title, ("layer", layers), lines, key.replace("_", " "), limits.points))
-        group.missing(*problems)
+        group.damaged(*problems)
     given = analysis.get("by_token")
     if given is not None:
         lines, problems = _by_token(given)
@@ -50,7 +50,7 @@ def _add(group: Group, analysis: Node, limits: Limits) -> None:
             group.parts.append(
                 curves("Cosine to the base by token of the answer", across, padded, "cosine", limits.points)
             )
-        group.missing(*problems)
+        group.damaged(*problems)
 
 
 def _kinds(analysis: Node, key: str) -> tuple[Lines, list[str]]:
@@ -65,12 +65,12 @@ def _kinds(analysis: Node, key: str) -> tuple[Lines, list[str]]:
                 if found is not None:
                     layers = [one.number() for one in analysis["layers"].items()]
                     lines[f"{kind}, {part}"] = by_layer(found, layers)
-        except Damaged as damage:  # noqa: PERF203
+        except DamagedError as damage:
             problems.append(str(damage))
     return lines, problems
 
 
-def _by_token(node: Node) -> tuple[dict[str, list[float | None]], list[str]]:
+def _by_token(node: Node) -> tuple[Lines, list[str]]:
     def line(entry: tuple[str, Node]) -> tuple[str, list[float | None]]:
         kind, item = entry
         return f"{kind}, layer {item['layer'].count()}", item["cosine"].numbers()
@@ -83,7 +83,7 @@ def _benign(run: Run, limits: Limits) -> list[Plot | Note]:
     """Drift by layer on benign texts, as `rerouting evaluate` measured it; its damage is named under Results."""
     try:
         figures, _ = kept_figures(run)
-    except Damaged:
+    except DamagedError:
         return []
     found: dict[str, dict[int, float]] = {}
     for figure in figures:

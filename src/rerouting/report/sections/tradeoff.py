@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rerouting.report.figures import Figure, Value, kept_figures, set_figures
-from rerouting.report.node import Damaged
+from rerouting.report.node import DamagedError
 from rerouting.report.parts import Group, Limits, Plot, Section
 from rerouting.report.plots import COLOURS, SERIES, axis, errors, in_words, label
 from rerouting.report.reading import Run
@@ -32,9 +32,9 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
     if across and up:
         group.parts.append(_plot(runs, _ordered(across, FIRST_ACROSS), _ordered(up, FIRST_UP)))
     if not across:
-        group.missing("no figure of capability is there: no benign set, and nothing from `rerouting evaluate`")
+        group.absent("no figure of capability is there: no benign set, and nothing from `rerouting evaluate`")
     if not up:
-        group.missing("no figure of robustness is there: no harmful set, and nothing from `rerouting attack`")
+        group.absent("no figure of robustness is there: no harmful set, and nothing from `rerouting attack`")
     return Section("tradeoff", "Capability against robustness", LEAD, [group])
 
 
@@ -44,12 +44,12 @@ def _readable(run: Run) -> list[Figure]:
     for read in (set_figures, kept_figures):
         try:
             found += read(run)[0]
-        except Damaged:  # noqa: PERF203
+        except DamagedError:
             continue
     for folder in run.matrices():
         try:
             matrix = read_matrix(run, folder)
-        except Damaged:
+        except DamagedError:
             continue
         whole = [row for row in matrix.rows if row.part == "all"]
         for base, rerouted in zip(whole[::2], whole[1::2], strict=True):
@@ -114,7 +114,7 @@ def _plot(runs: Sequence[Run], across: Axes, up: Axes) -> Plot:
         trace["hovertext"] = [f"{a}<br>{b}" for a, b in zip(x["text"], y["text"], strict=True)]
         traces.append(trace)
     caption = "Hollow: base; filled: rerouted. Bars are 95 % intervals."
-    return Plot("Capability against robustness", traces, layout, caption, choices=data)
+    return Plot("", traces, layout, caption, choices=data)
 
 
 def _trace(run: Run, colour: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerouting.report.figures import TRAIN
-from rerouting.report.node import Damaged, Node
+from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Group, Limits, Plot, Section
 from rerouting.report.plots import curves
 from rerouting.report.reading import Run, sound
@@ -17,11 +17,11 @@ LEAD = (
 FILE = "metrics.jsonl"
 Lines = dict[str, list[float | None]]
 PANELS = (
-    ("Losses", "loss", {"reroute_loss": "rerouting", "retain_loss": "retain"}, {}),
-    ("Coefficients", "coefficient", {"reroute_coefficient": "rerouting", "retain_coefficient": "retain"}, {}),
-    ("Held-out benign loss", "nats a token", {"benign_loss_base": "base", "benign_loss": "rerouted"}, {}),
-    ("Distance of retained states", "share of the base's norm", {"retain_relative": "retained"}, {}),
-    ("Gradient norm", "norm", {"gradient_norm": "gradient"}, {"type": "log"}),
+    ("Losses", "loss", {"reroute_loss": "rerouting", "retain_loss": "retain"}),
+    ("Coefficients", "coefficient", {"reroute_coefficient": "rerouting", "retain_coefficient": "retain"}),
+    ("Held-out benign loss", "nats a token", {"benign_loss_base": "base", "benign_loss": "rerouted"}),
+    ("Distance of retained states", "share of the base's norm", {"retain_relative": "retained"}),
+    ("Gradient norm", "norm", {"gradient_norm": "gradient"}),
 )
 
 
@@ -34,13 +34,13 @@ def _group(run: Run, limits: Limits) -> Group:
     group = Group(run.name)
     try:
         rows, problems = run.rows(FILE, TRAIN)
-    except Damaged as damage:
-        group.missing(damage)
+    except DamagedError as damage:
+        group.damaged(damage)
         return group
     steps, worse = sound(rows, lambda row: (row["step"].number(), row))
     problems += worse
     if not steps:
-        group.missing(f"{FILE} has no steps")
+        group.absent(f"{FILE} has no steps")
     places = [step for step, _ in steps]
     nodes = [row for _, row in steps]
     for title, keys in (
@@ -49,10 +49,10 @@ def _group(run: Run, limits: Limits) -> Group:
     ):
         lines = _layers(nodes, keys, problems)
         _add(group, title, title.partition(" ")[0].lower(), places, lines, limits)
-    for title, unit, names, options in PANELS:
+    for title, unit, names in PANELS:
         lines = {name: _values(nodes, key, problems) for key, name in names.items()}
-        _add(group, title, unit, places, lines, limits, **options)
-    group.missing(*dict.fromkeys(problems))
+        _add(group, title, unit, places, lines, limits)
+    group.damaged(*dict.fromkeys(problems))
     return group
 
 
@@ -63,11 +63,10 @@ def _add(
     places: Sequence[float],
     lines: Lines,
     limits: Limits,
-    **options: str,
 ) -> None:
     known = {name: values for name, values in lines.items() if any(value is not None for value in values)}
     if known:
-        made: Plot = curves(title, ("step", places), known, unit, limits.points, **options)
+        made: Plot = curves(title, ("step", places), known, unit, limits.points)
         group.parts.append(made)
 
 
@@ -76,7 +75,7 @@ def _values(rows: Sequence[Node], key: str, problems: list[str]) -> list[float |
     for row in rows:
         try:
             found.append(row.maybe_number(key))
-        except Damaged as damage:  # noqa: PERF203
+        except DamagedError as damage:
             found.append(None)
             problems.append(str(damage))
     return found
@@ -91,6 +90,6 @@ def _layers(rows: Sequence[Node], keys: dict[str, str], problems: list[str]) -> 
                 for layer, value in given.entries() if given else ():
                     name = f"layer {layer}{ending}"
                     lines.setdefault(name, [None] * len(rows))[at] = value.number()
-            except Damaged as damage:  # noqa: PERF203
+            except DamagedError as damage:
                 problems.append(str(damage))
     return lines
