@@ -59,6 +59,11 @@ class Figure:
         return "/" in self.part or self.part.startswith("layer ")
 
     @property
+    def where(self) -> str:
+        """What measured it, of which texts."""
+        return f"{self.source} · {self.part or 'all'}"
+
+    @property
     def titled(self) -> str:
         """The name with its unit, unless that is the name."""
         unit = {"share": "%", "nats": "nats a token"}.get(self.unit, self.unit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,24 +88,34 @@ def render(runs: Sequence[Run]) -> bytes:
 def _rendered(runs: Sequence[Run], limits: Limits) -> str:
     several = (comparison.section,) if len(runs) > 1 else ()
     sections = [section(runs, limits) for section in (*several, *SECTIONS)]
-    environment = Environment(
+    own = bundle.script((TEMPLATES / "page.js").read_text(encoding="utf-8"))
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            runs=runs,
+            sections=sections,
+            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=Markup(own.text),
+            digests=[own.digest, bundle.plotly().digest],
+            plotly=bundle.plotly().text,
+            made_by=card.made_by(),
+        )
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates; every value is escaped."""
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["embedded"] = embedded
-    own = bundle.script((TEMPLATES / "page.js").read_text(encoding="utf-8"))
-    return environment.get_template("page.html").render(
-        runs=runs,
-        sections=sections,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup(own.text),
-        digests=[own.digest, bundle.plotly().digest],
-        plotly=bundle.plotly().text,
-        made_by=card.made_by(),
-    )
+    made.filters["embedded"] = embedded
+    return made
 
 
 def embedded(value: Any) -> Markup:

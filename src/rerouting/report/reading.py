@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -45,9 +45,7 @@ class Run:
         Raises:
             DamagedError: it is missing, unreadable or no JSON.
         """
-        if file not in self.known:
-            self.known[file] = _json(self.path / file, file, self.command(writer))
-        return Node(self.known[file].value, file)
+        return self._once(file, lambda: _json(self.path / file, file, self.command(writer)))
 
     def rows(self, file: str, writer: str) -> tuple[list[Node], list[str]]:
         """Rows of a JSON Lines file, and one line about every row that is damaged.
@@ -55,9 +53,7 @@ class Run:
         Raises:
             DamagedError: the file is missing or unreadable.
         """
-        if file not in self.known:
-            self.known[file] = _rows(self.path / file, file, self.command(writer))
-        rows, problems = self.known[file]
+        rows, problems = self._once(file, lambda: _rows(self.path / file, file, self.command(writer)))
         return list(rows), list(problems)
 
     def config(self) -> Node:
@@ -66,7 +62,7 @@ class Run:
         Raises:
             DamagedError: it is missing, unreadable or no YAML.
         """
-        return _yaml(self.path / "config.yaml", "config.yaml")
+        return self._once("config.yaml", lambda: _yaml(self.path / "config.yaml", "config.yaml"))
 
     def config_text(self) -> str:
         """The configuration as it stands in the file.
@@ -75,6 +71,18 @@ class Run:
             DamagedError: it is missing or unreadable.
         """
         return _content(self.path / "config.yaml", "config.yaml", "rerouting train").decode(errors="replace")
+
+    def _once(self, file: str, read: Callable[[], T]) -> T:
+        """What was read of a file the first time, or why it could not be."""
+        if file not in self.known:
+            try:
+                self.known[file] = read()
+            except DamagedError as damage:
+                self.known[file] = damage
+        found = self.known[file]
+        if isinstance(found, DamagedError):
+            raise found
+        return cast(T, found)
 
     def command(self, words: str) -> str:
         """A command with this run's folder for the word RUN."""

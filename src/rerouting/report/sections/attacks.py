@@ -119,7 +119,7 @@ def _names(rows: Sequence[Attacked]) -> list[str]:
 
 
 def _table(matrix: Matrix, rows: Sequence[Attacked], folded: str = "") -> Table:
-    columns = ("attack", "of", "model", "n", "ASR %", "verified %", "unscored", *LABELS, "difference")
+    columns = ("attack", "model", "n", "ASR %", "verified %", "unscored", *LABELS, "difference")
     made, problems = sound(rows, lambda row: _row(matrix, row))
     matrix.problems.extend(problem for problem in problems if problem not in matrix.problems)
     return Table(columns, made, folded)
@@ -131,7 +131,7 @@ def _row(matrix: Matrix, row: Attacked) -> list[Cell]:
     read = "" if verified is None else f"{verified['read'].count()} read"
     beside = node.maybe_text("beside")
     return [
-        *row_of(*((row.attack, row.part) if first else ("", ""))),
+        Cell(row.attack, "" if row.part == "all" else row.part) if first else Cell(""),
         Cell(row.model, beside, row.model),
         number(str(row.asr.n)),
         cell(row.asr, look=row.model),

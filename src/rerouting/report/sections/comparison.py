@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerouting.report.figures import Figure, Value, ends, kept_figures, set_figures, shown
-from rerouting.report.node import DamagedError, Node
+from rerouting.report.node import AbsentError, DamagedError, Node
 from rerouting.report.parts import Cell, Group, Limits, Note, Plot, Section, Table, row_of
 from rerouting.report.plots import SERIES, axis, errors, in_words, label
 from rerouting.report.reading import Run
@@ -27,7 +27,7 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
         group.damaged(*(f"{run.name}: {problem}" for problem in problems))
         for figure in found:
             figures.setdefault((figure.source, figure.name, figure.part), {})[run.name] = figure
-    group.parts.append(_setups(runs))
+    group.parts += [_setups(runs), *_differing(runs, limits.rows)]
     if figures:
         some = dict(list(figures.items())[: limits.rows])
         group.parts += [*_plots(runs, figures), _table(runs, some)]
@@ -47,6 +47,8 @@ def _figures(run: Run) -> tuple[list[Figure], list[str]]:
             figures, damaged = read(run)
             found += [figure for figure in figures if not figure.detail]
             problems += damaged
+        except AbsentError:
+            continue
         except DamagedError as damage:
             problems.append(str(damage))
     for folder in run.matrices():
@@ -65,22 +67,43 @@ def _figures(run: Run) -> tuple[list[Figure], list[str]]:
     return found, problems
 
 
+def _differing(runs: Sequence[Run], limit: int) -> list[Table]:
+    """Every setting on which the runs' configurations differ; none where one cannot be read (the card says so)."""
+    try:
+        given = [dict(_flat(run.config())) for run in runs]
+    except DamagedError:
+        return []
+    keys = [key for key in dict.fromkeys(key for one in given for key in one) if key != "description"]
+    values = {key: [one.get(key, "–") for one in given] for key in keys}
+    rows = [row_of(key, *row) for key, row in values.items() if len(set(row)) > 1]
+    columns = ("setting", *(run.name for run in runs))
+    return [Table(columns, rows[:limit], f"All {len(rows)} settings that differ")] if rows else []
+
+
+def _flat(node: Node, prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, one in node.entries():
+        inner = isinstance(one.value, dict) and bool(one.value)
+        found += _flat(one, f"{prefix}{name}.") if inner else [(prefix + name, one.plainly())]
+    return found
+
+
 def _table(runs: Sequence[Run], figures: dict[Key, dict[str, Figure]]) -> Table:
     rows = []
-    for (source, _, part), owners in figures.items():
+    for owners in figures.values():
         some = next(iter(owners.values()))
         cells = [_cell(owners.get(run.name)) for run in runs]
-        rows.append([*row_of(source, some.titled, part or "all"), *cells])
-    return Table(("measured by", "figure", "of", *(run.name for run in runs)), rows)
+        rows.append([Cell(some.titled, some.where), *cells])
+    return Table(("figure", *(run.name for run in runs)), rows)
 
 
 def _cell(figure: Figure | None) -> Cell:
     if figure is None:
         return Cell("–", look="number muted")
     base, rerouted, unit = figure.base, figure.rerouted, figure.unit
-    text = f"{shown(rerouted.value, unit)} {ends(rerouted.interval, unit)}"
-    below = [] if base.value is None else [f"base {shown(base.value, unit)} {ends(base.interval, unit)}"]
-    return Cell(text, ", ".join([*below, f"n {rerouted.n}"]), "number rerouted")
+    text, below = (f"{shown(one.value, unit)} {ends(one.interval, unit)}".strip() for one in (rerouted, base))
+    below = "" if base.value is None else f"base {below}, "
+    return Cell(text, f"{below}n {rerouted.n}", "number rerouted")
 
 
 def _plots(runs: Sequence[Run], figures: dict[Key, dict[str, Figure]]) -> list[Plot]:
@@ -89,9 +112,9 @@ def _plots(runs: Sequence[Run], figures: dict[Key, dict[str, Figure]]) -> list[P
         for (source, name, part), owners in figures.items()
         if (source, name) == ("sets", "answered")
     }
-    attacks = {
-        f"{name}, {part}": owners for (source, name, part), owners in figures.items() if source == "attacks"
-    }
+    attacked = {key[1:]: owners for key, owners in figures.items() if key[0] == "attacks"}
+    alike = len({part for _, part in attacked}) == 1
+    attacks = {name if alike else f"{name}, {part}": owners for (name, part), owners in attacked.items()}
     made = [_plot(runs, "Answered, by set", answered)] if answered else []
     return made + ([_plot(runs, "Attack success rate", attacks)] if attacks else [])
 
@@ -142,7 +165,6 @@ def _points(
 
 
 SETUP = (
-    ("description", ("description",)),
     ("rerouting loss", ("losses", "reroute", "name")),
     ("retain loss", ("losses", "retain", "name")),
     ("schedule", ("losses", "schedule", "name")),

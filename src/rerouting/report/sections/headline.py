@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rerouting.report.figures import LABELS, Figure, cell, kept_figures, kept_notes, set_figures, shown
 from rerouting.report.node import DamagedError
-from rerouting.report.parts import Cell, Group, Limits, Note, Section, Table, number, row_of
+from rerouting.report.parts import Cell, Group, Limits, Note, Section, Table, number
 from rerouting.report.reading import Run
 
 LEAD = (
@@ -73,25 +73,24 @@ def _sets(figures: Sequence[Figure]) -> Table:
 
 
 def _kept(figures: Sequence[Figure]) -> Table:
-    columns = ("measure", "figure", "of", "n", "base", "rerouted", "difference", "unscored")
-    rows, last = [], ""
-    for figure in figures:
-        change = figure.difference
-        difference = (
-            Cell("") if change is None else cell(change, figure.unit, "p" if figure.p else "", signed=True)
-        )
-        if figure.p is not None:
-            difference = Cell(difference.text, f"{difference.small} p {figure.p:.2g}", difference.look)
-        name = figure.source if figure.source != last else ""
-        last = figure.source
-        rows.append(
-            [
-                *row_of(name, figure.titled, figure.part or "all"),
-                number(str(figure.rerouted.n)),
-                cell(figure.base, figure.unit, "base"),
-                cell(figure.rerouted, figure.unit, "rerouted"),
-                difference,
-                number(str(figure.rerouted.unscored)),
-            ]
-        )
+    columns = ("figure", "n", "base", "rerouted", "difference", "unscored")
+    rows = [
+        [
+            Cell(figure.titled, figure.where),
+            number(str(figure.rerouted.n)),
+            cell(figure.base, figure.unit, "base"),
+            cell(figure.rerouted, figure.unit, "rerouted"),
+            _difference(figure),
+            number(str(figure.rerouted.unscored)),
+        ]
+        for figure in figures
+    ]
     return Table(columns, rows, title="What rerouting kept, and what it cost")
+
+
+def _difference(figure: Figure) -> Cell:
+    if figure.difference is None:
+        return Cell("")
+    shown_alone = cell(figure.difference, figure.unit, signed=True)
+    p = "" if figure.p is None else f" p {figure.p:.2g}"
+    return Cell(shown_alone.text, shown_alone.small + p, shown_alone.look)

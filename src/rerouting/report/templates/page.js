@@ -38,6 +38,7 @@
       legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0, font: { size: 11 } },
       hoverlabel: { bgcolor: colour("--raised"), bordercolor: colour("--line"), font: { color: colour("--ink") }, align: "left" },
       hovermode: "closest",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--muted"), activecolor: colour("--ink") },
     };
     made.xaxis = { ...axis, ...layout.xaxis };
     made.yaxis = { ...axis, ...layout.yaxis };
@@ -45,7 +46,7 @@
   }
 
   const touch = matchMedia("(pointer: coarse)").matches;
-  const settings = { displaylogo: false, responsive: false, displayModeBar: touch ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const settings = { displaylogo: false, responsive: false, displayModeBar: touch ? false : "hover", modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]] };
 
   function draw(id, width) {
     const figure = plots.get(id);
@@ -70,7 +71,7 @@
       trace.hovertext = across[at].text.map((text, place) => text + "<br>" + up[at].text[place]);
     });
     figure.layout.xaxis.title.text = plain(chosen.x);
-    figure.layout.yaxis.title.text = plain(chosen.y + " (axis turned)");
+    figure.layout.yaxis.title.text = plain(chosen.y + " (axis turned)").replace(/(.{24,40}?) /g, "$1<br>");
     draw(id);
   }
 
@@ -83,7 +84,8 @@
     if (!window.Plotly) throw new Error("plotly.js did not start");
     places.forEach((place) => {
       plots.set(place.id, JSON.parse(document.getElementById(place.id + "-data").textContent));
-      draw(place.id);
+      if (plots.get(place.id).choices.x) choose(place.id);
+      else draw(place.id);
     });
     all("select[data-of]").forEach((one) => one.addEventListener("change", () => choose(one.dataset.of)));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
