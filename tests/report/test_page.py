@@ -163,8 +163,21 @@ def test_too_much_is_cut_to_the_size_and_said(run):
     assert len(page.encode()) < LARGEST
     assert re.search(r"\d+ of 904 examples are here", page)
     assert "more characters" in page
+    assert "60 of 3000 figures" in page and "At most 300 of 3000 points a line are drawn" in page
     plots = [json.loads(text) for text in re.findall(r'-data">(\{.*?\})</script>', page)]
     assert max(len(trace["x"]) for plot in plots for trace in plot["data"]) == 300
+
+
+def test_long_tables_say_what_they_leave_out(run):
+    kept_summary = json.loads((run / "kept/summary.json").read_text())
+    findings = kept_summary["measures"]["intrinsic"]["findings"]
+    kept_summary["measures"]["intrinsic"]["findings"] = [
+        findings[0] | {"part": f"part {at}"} for at in range(450)
+    ]
+    write_json(run / "kept/summary.json", kept_summary)
+    outline = Outline(page_of(run))
+    assert "The first 400 of 453 figures are shown." in outline.text
+    assert outline.text.count("intrinsic · part") == 397
 
 
 def test_several_runs_side_by_side(run, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from rerouting.report.node import AbsentError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,12 @@ class Group:
             if note not in self.parts:
                 self.parts.append(note)
 
+    def first(self, rows: Sequence[T], limit: int, what: str) -> Sequence[T]:
+        """At most `limit` of the rows; says so where that is not all of them."""
+        if len(rows) > limit:
+            self.parts.append(Note(f"The first {limit} of {len(rows)} {what} are shown."))
+        return rows[:limit]
+
     def facts(self, *rows: tuple[str, str]) -> None:
         """Add to the facts right before, or begin new ones."""
         before = self.parts[-1] if self.parts else None
@@ -197,6 +205,12 @@ class Section:
 def number(text: str, small: str = "", look: str = "") -> Cell:
     """A cell that holds a figure."""
     return Cell(text, small, f"number {look}".strip())
+
+
+def without_empty(columns: Sequence[str], rows: Sequence[Sequence[Cell]], folded: str = "") -> Table:
+    """A table without the columns in which no row has anything."""
+    kept = [at for at in range(len(columns)) if any(row[at].text for row in rows)]
+    return Table([columns[at] for at in kept], [[row[at] for at in kept] for row in rows], folded)
 
 
 def row_of(*texts: str) -> list[Cell]:

@@ -128,6 +128,8 @@ def curves(
             }
         )
     layout = {"height": 300, "xaxis": axis(name), "yaxis": axis(up)}
+    if len(places) > limit:
+        caption = f"{caption} At most {limit} of {len(places)} points a line are drawn.".strip()
     table = _as_table(across, lines, limit)
     return Plot(title, traces, layout, caption, table, half=True)
 
@@ -140,7 +142,10 @@ def _as_table(
         [number(f"{places[at]:g}"), *(_figure(values[at]) for values in lines.values())]
         for at in spread(len(places), min(limit, 60))
     ]
-    return Table((name, *lines), rows, "The figures")
+    all_of_them = len(rows) == len(places)
+    return Table(
+        (name, *lines), rows, "The figures" if all_of_them else f"{len(rows)} of {len(places)} figures"
+    )
 
 
 def _figure(value: float | None) -> Cell:

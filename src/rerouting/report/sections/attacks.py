@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from rerouting.core.findings import MODELS
 from rerouting.report.figures import LABELS, Value, cell, ends, rate, shown
 from rerouting.report.node import DamagedError, Node
-from rerouting.report.parts import Cell, Group, Limits, Note, Plot, Section, Table, number, row_of
+from rerouting.report.parts import (
+    Cell,
+    Group,
+    Limits,
+    Note,
+    Plot,
+    Section,
+    Table,
+    number,
+    row_of,
+    without_empty,
+)
 from rerouting.report.plots import pair_by_category
 from rerouting.report.reading import Run, sound
 
@@ -95,8 +106,9 @@ def _group(run: Run, limits: Limits) -> Group:
         whole = [row for row in matrix.rows if row.part == "all"]
         if whole:
             group.parts += [_plot(matrix, whole), _table(matrix, whole)]
-        parts = [row for row in matrix.rows if row.part != "all"][: limits.rows]
+        parts = [row for row in matrix.rows if row.part != "all"]
         if parts:
+            parts = list(group.first(parts, limits.rows, "rows by part"))
             group.parts.append(_table(matrix, parts, f"By set, kind and part ({folder})"))
         group.facts(*((name, f"not run: {why}") for name, why in matrix.skipped))
         group.damaged(*matrix.problems)
@@ -122,7 +134,7 @@ def _table(matrix: Matrix, rows: Sequence[Attacked], folded: str = "") -> Table:
     columns = ("attack", "model", "n", "ASR %", "verified %", "unscored", *LABELS, "difference")
     made, problems = sound(rows, lambda row: _row(matrix, row))
     matrix.problems.extend(problem for problem in problems if problem not in matrix.problems)
-    return Table(columns, made, folded)
+    return without_empty(columns, made, folded)
 
 
 def _row(matrix: Matrix, row: Attacked) -> list[Cell]:

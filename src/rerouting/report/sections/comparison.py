@@ -29,7 +29,7 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
             figures.setdefault((figure.source, figure.name, figure.part), {})[run.name] = figure
     group.parts += [_setups(runs), *_differing(runs, limits.rows)]
     if figures:
-        some = dict(list(figures.items())[: limits.rows])
+        some = dict(group.first(list(figures.items()), limits.rows, "figures"))
         group.parts += [*_plots(runs, figures), _table(runs, some)]
     bases = {text for run in runs if (text := _base(run))}
     if len(bases) > 1:
@@ -77,7 +77,8 @@ def _differing(runs: Sequence[Run], limit: int) -> list[Table]:
     values = {key: [one.get(key, "–") for one in given] for key in keys}
     rows = [row_of(key, *row) for key, row in values.items() if len(set(row)) > 1]
     columns = ("setting", *(run.name for run in runs))
-    return [Table(columns, rows[:limit], f"All {len(rows)} settings that differ")] if rows else []
+    count = f"{min(limit, len(rows))} of {len(rows)}" if len(rows) > limit else f"All {len(rows)}"
+    return [Table(columns, rows[:limit], f"{count} settings that differ")] if rows else []
 
 
 def _flat(node: Node, prefix: str = "") -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rerouting.report.figures import TRAIN
 from rerouting.report.node import DamagedError, Node
-from rerouting.report.parts import Cell, Group, Limits, Section, Table, number
+from rerouting.report.parts import Cell, Group, Limits, Section, Table, number, without_empty
 from rerouting.report.reading import Run, sound
 from rerouting.report.sections.attacks import read_matrix
 
@@ -21,10 +21,11 @@ def section(runs: Sequence[Run], limits: Limits) -> Section:
 
 def _group(run: Run) -> Group:
     group = Group(run.name)
+    columns = ("stage", "seconds", "peak memory, MiB", "peak GPU memory, MiB")
     try:
         manifest = run.json("manifest.json", TRAIN)
         stages, problems = sound(manifest["stages"].entries(), lambda entry: _stage(*entry))
-        group.parts.append(Table(("stage", "seconds", "peak memory, MiB", "peak GPU memory, MiB"), stages))
+        group.parts.append(without_empty(columns, stages))
         group.damaged(*problems)
         group.facts(*hardware(manifest["processes"].items()[-1:]))
     except DamagedError as damage:

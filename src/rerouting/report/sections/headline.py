@@ -33,7 +33,7 @@ def _group(run: Run, limits: Limits) -> Group:
     try:
         figures, problems = kept_figures(run)
         kept = [figure for figure in figures if not figure.detail]
-        group.parts.append(_kept(kept[: limits.rows]))
+        group.parts.append(_kept(group.first(kept, limits.rows, "figures")))
         group.damaged(*problems)
         group.parts += [Note(note) for note in kept_notes(run)]
     except DamagedError as damage:

@@ -42,7 +42,7 @@ def _group(run: Run, limits: Limits) -> Group:
             group.parts.append(
                 pair_by_category(f"Complied with: {source}", plotted, "share complied with, %")
             )
-        group.parts.append(_table(dict(list(own.items())[: limits.rows]), source))
+        group.parts.append(_table(dict(group.first(list(own.items()), limits.rows, "categories")), source))
     return group
 
 

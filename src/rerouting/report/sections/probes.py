@@ -23,7 +23,7 @@ def _group(run: Run, limits: Limits) -> Group:
     group = Group(run.name)
     try:
         table = run.json(FILE, WRITER)
-        rows, problems = sound(table["rows"].items()[: limits.rows], _row)
+        rows, problems = sound(group.first(table["rows"].items(), limits.rows, "rows"), _row)
         group.parts.append(Table(("attack", "behaviours", "n", *(f"{name} %" for name in COLUMNS)), rows))
         group.damaged(*problems)
         given = table.get("false_positives")
