@@ -9,7 +9,7 @@ PACKAGE = Path(rerouting.__file__).parent
 LEVELS = [
     {"cli"},
     {"pipeline"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "report"},
     {"losses", "attacks", "judges", "measures", "probes"},
     {"targets"},
     {"models", "data"},
@@ -71,6 +71,7 @@ def test_help_needs_no_torch():
         "plan",
         "recipes",
         "env",
+        "report",
     ):
         code = f"import sys; from rerouting.cli.main import main; main(['{verb}', '--help'])"
         code += "\nassert 'torch' not in sys.modules, 'torch was imported'"
