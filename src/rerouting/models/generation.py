@@ -138,7 +138,7 @@ def _continue(
         token_budget: most positions in a batch.
         progress: called with the number of prompts just answered.
     """
-    uniforms = _uniforms(keys, sampling.seed, limit) if sampling.do_sample else None
+    uniforms = uniform_numbers(keys, sampling.seed, limit) if sampling.do_sample else None
     waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     answers: dict[int, list[int]] = {}
     with torch.inference_mode(), _evaluating(model):
@@ -234,7 +234,7 @@ def pick(probabilities: Tensor, uniform: Tensor, top_p: float) -> Tensor:
     return tokens.gather(1, torch.minimum(place, inside.sum(dim=-1, keepdim=True) - 1))
 
 
-def _uniforms(keys: Sequence[bytes], seed: int, steps: int) -> Tensor:
+def uniform_numbers(keys: Sequence[bytes], seed: int, steps: int) -> Tensor:
     """One uniform number a prompt and step, (B, steps), the same for the same prompt wherever it stands."""
     seen: Counter[bytes] = Counter()
     rows = []
