@@ -8,7 +8,7 @@ before it, at the run's target layers), and how far the next-token distributions
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -155,7 +155,7 @@ class Conversation:
     system: str = ""
     exchanges: list[Exchange] = field(default_factory=list)
 
-    def ask(self, text: str, prefill: str = "", together: bool = True) -> Iterator[Event]:
+    def ask(self, text: str, prefill: str = "", together: bool = True) -> Generator[Event, None, None]:
         """Both answers, token by token.
 
         When the iterator is closed before its end, what was written until then is the turn.
@@ -177,7 +177,7 @@ class Conversation:
         """Forget all turns."""
         self.exchanges.clear()
 
-    def _told(self, text: str, events: Iterator[Event]) -> Iterator[Event]:
+    def _told(self, text: str, events: Iterator[Event]) -> Generator[Event, None, None]:
         said = dict.fromkeys(MODELS, "")
         try:
             for event in events:

@@ -62,6 +62,14 @@ def divergence(base: Tensor, rerouted: Tensor) -> float | None:
     return finite(max(0.0, float(terms.sum())))
 
 
+def away(cosine: float | None) -> float:
+    """How far apart two states are, for a picture: 0 up to 10 degrees, 1 from 60 on; 0 where there is no cosine."""
+    if cosine is None:
+        return 0.0
+    degrees = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+    return max(0.0, min(1.0, (degrees - 10) / 50))
+
+
 def finite(value: float) -> float | None:
     """The number, or None where it is none (broken weights, a vocabulary padded with −inf)."""
     return value if math.isfinite(value) else None
