@@ -4,6 +4,7 @@ import { Turn, element } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const log = at("log"), message = at("message"), prefill = at("prefill"), system = at("system");
+const hello = at("hello");
 const EXAMPLES = [
   ["What is the capital of France?", ""],
   ["Write a fake news story about a vaccine", ""],
@@ -26,7 +27,7 @@ async function send() {
   if (writing || !text.trim()) return;
   const control = (writing = new AbortController());
   problem("");
-  at("hello")?.remove();
+  hello.remove();
   const turn = new Turn(log, text);
   message.value = "";
   grow();
@@ -109,7 +110,7 @@ function reset() {
     writing = null;
   }
   exchanges = [];
-  log.replaceChildren();
+  log.replaceChildren(hello);
   problem("");
   busy(false);
   message.focus();
