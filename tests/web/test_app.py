@@ -195,5 +195,5 @@ def test_a_port_that_is_taken():
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"port {port}: .* another --port"):
             listen("127.0.0.1", port)
-    with pytest.raises(UserError, match="cannot listen on 'no.such.invalid'"):
+    with pytest.raises(UserError, match=r"cannot listen on 'no\.such\.invalid'"):
         listen("no.such.invalid", 0)
