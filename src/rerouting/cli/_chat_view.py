@@ -61,8 +61,8 @@ class Answers:
     def ending(self, model: str) -> str:
         """How an answer came to its end, in words where that is not plain to see."""
         written = [piece for piece in self.pieces[model] if not piece.given]
-        if self.why[model] == "end" and not any(piece.text for piece in written):
-            return "(ends at once)"
+        if self.why[model] == "end" and not any(piece.text.strip() for piece in written):
+            return "(ends here)"
         return _ENDINGS[self.why[model]]
 
     def trace(self) -> Text:
@@ -81,7 +81,7 @@ class Answers:
     def _in_words(self, pieces: list[Piece]) -> Text:
         if self.trip is not None:
             at = pieces[self.trip - 1]
-            where = "the end" if at.ended else f"“{printable(at.text)}”"
+            where = f"“{printable(at.text)}”" if at.text else "the end" if at.ended else "half a character"
             within = " (in the prefill)" if at.given else ""
             return Text(
                 f"tripped at token {self.trip} of {len(pieces)}{within}, {where}: {figures(at)}", "red"

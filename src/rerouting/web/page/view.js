@@ -44,14 +44,14 @@ class Answer {
     this.spoken = false; // something of its own, besides a prefill
     this.root = element("article", `answer ${model}`);
     const head = element("h2", "", model);
-    this.status = head.appendChild(element("span", "", "…"));
+    this.status = head.appendChild(element("span", "", "writing …"));
     this.body = element("div", "text");
     this.root.append(head, this.body);
   }
 
   add(piece) {
     this.text += piece.text;
-    this.spoken ||= !piece.given && piece.text !== "";
+    this.spoken ||= !piece.given && piece.text.trim() !== "";
     const span = element("span", piece.given ? "tok given" : "tok", piece.text);
     this.body.append(span);
     return span;
@@ -63,7 +63,7 @@ class Answer {
     this.text += text;
     if (text) this.body.append(text);
     this.status.textContent = ENDINGS[why];
-    if (why === "end" && !this.spoken) this.body.append(element("span", "note", "ends at once"));
+    if (why === "end" && !this.spoken) this.body.append(element("span", "note", "ends here"));
   }
 }
 
@@ -80,7 +80,7 @@ class TracedAnswer extends Answer {
     this.bars.setAttribute("role", "slider");
     this.bars.setAttribute("aria-label", "Trace by token; arrow keys move");
     this.bars.setAttribute("aria-valuemin", "1");
-    this.said = element("p", "said", "hover or tap a token");
+    this.said = element("p", "said", "Hover or tap a token.");
     this.verdict = element("p", "verdict");
     this.marked.append(this.bars, this.said, this.verdict);
     this.marked.hidden = true;
@@ -99,6 +99,7 @@ class TracedAnswer extends Answer {
     this.marked.hidden = false;
     span.classList.add("traced");
     span.dataset.token = piece.number;
+    span.classList.toggle("away", piece.away > 0);
     if (piece.away > 0) span.style.backgroundColor = `rgba(var(--heat), ${(0.12 + 0.5 * piece.away).toFixed(2)})`;
     const bar = element("span", piece.given ? "bar given" : "bar");
     bar.dataset.token = piece.number;
