@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.request
 
 import pexpect
 import pytest
@@ -15,6 +14,7 @@ from rerouting.cli.main import main
 from rerouting.data.formatting import encode
 from rerouting.pipeline.conversation import Conversation, Style, open_pair
 from tests.pipeline.tiny_run import own_cache, write_recipe
+from tests.web.serving import connect
 
 ENVIRONMENT = os.environ | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
 ENVIRONMENT.pop("NO_COLOR", None)
@@ -173,8 +173,10 @@ def test_web_serves_until_ctrl_c(made):
     command = ["-m", "rerouting", "chat", str(made), "--web", "--port", "0", "--max_new_tokens", "7"]
     child = pexpect.spawn(sys.executable, command, env=ENVIRONMENT, encoding="utf-8", timeout=90)
     child.expect(r"open (http://127\.0\.0\.1:\d+) in a browser")
-    with urllib.request.urlopen(f"{child.match[1]}/about", timeout=30) as response:
-        about = json.load(response)
+    connection = connect(child.match[1])
+    connection.request("GET", "/about")
+    about = json.loads(connection.getresponse().read())
+    connection.close()
     assert about["layers"] == [2] and about["max_new_tokens"] == 7 and about["run"] == str(made)
     child.sendintr()
     child.expect(pexpect.EOF)

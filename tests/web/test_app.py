@@ -191,7 +191,6 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, tmp_path
 
 def test_a_port_that_is_taken():
     with listen("127.0.0.1", 0) as taken:
-        taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"port {port}: .* another --port"):
             listen("127.0.0.1", port)

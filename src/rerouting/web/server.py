@@ -58,7 +58,7 @@ def serve(pair: Pair, style: Style, host: str, port: int, say: Callable[[str], N
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address.
+    """A socket that listens on the address.
 
     Raises:
         UserError: the address is not this machine's, or the port is taken.
@@ -71,6 +71,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(where)
+        listening.listen()  # a browser that is quicker than uvicorn waits instead of being refused
     except OSError as error:
         listening.close()
         raise UserError(
