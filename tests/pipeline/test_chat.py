@@ -12,7 +12,8 @@ import pytest
 
 from rerouting.cli.main import main
 from rerouting.data.formatting import encode
-from rerouting.pipeline.conversation import Conversation, Style, open_pair
+from rerouting.pipeline.chat_style import Style
+from rerouting.pipeline.conversation import Conversation, open_pair
 from tests.pipeline.tiny_run import own_cache, write_recipe
 from tests.web.serving import connect
 
@@ -161,7 +162,7 @@ def test_through_a_pipe(made, pair):
 )
 def test_impossible_options(options, capsys, tmp_path):
     assert main(["chat", str(tmp_path), *options]) == 2
-    assert options[0] in capsys.readouterr().err
+    assert f"{options[0][2:]} is {options[1]}" in capsys.readouterr().err
 
 
 def test_no_run_there(capsys, tmp_path):

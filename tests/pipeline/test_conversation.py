@@ -7,7 +7,8 @@ from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
 from rerouting.data.formatting import render_prompt
 from rerouting.models.generation import generate
-from rerouting.pipeline.conversation import Conversation, Done, Exchange, Piece, Style, Trip
+from rerouting.pipeline.chat_style import Style
+from rerouting.pipeline.conversation import Conversation, Done, Exchange, Piece, Trip
 from rerouting.pipeline.trip import TripWatch, divergence, lowest_cosine
 from tests.pipeline.tiny_pair import LAYERS, tiny_pair
 

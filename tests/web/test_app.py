@@ -8,7 +8,8 @@ import pytest
 
 from rerouting.cli.main import main
 from rerouting.core.errors import UserError
-from rerouting.pipeline.conversation import Conversation, Piece, Style
+from rerouting.pipeline.chat_style import Style
+from rerouting.pipeline.conversation import Conversation, Piece
 from rerouting.web import server
 from rerouting.web.app import as_json
 from rerouting.web.server import listen, require_extra

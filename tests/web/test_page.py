@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rerouting.pipeline.conversation import Conversation, Style
+from rerouting.pipeline.chat_style import Style
+from rerouting.pipeline.conversation import Conversation
 from rerouting.pipeline.trip import away
 from tests.pipeline.tiny_pair import tiny_pair
 from tests.web.serving import serving

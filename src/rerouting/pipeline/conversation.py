@@ -20,9 +20,10 @@ from rerouting.core.records import Chat, Message
 from rerouting.data.formatting import render_prompt
 from rerouting.models.loading import LoadedModel
 from rerouting.models.streaming import Reader, Step, TextStream, context_length, stream
+from rerouting.pipeline.chat_style import Style
 from rerouting.pipeline.pair import models_of
 from rerouting.pipeline.target_layers import with_target_layers
-from rerouting.pipeline.trip import BELOW, TripWatch, divergence, lowest_cosine
+from rerouting.pipeline.trip import TripWatch, divergence, lowest_cosine
 from rerouting.training.config import RunConfig
 
 Why = Literal["end", "length", "context"]
@@ -48,23 +49,6 @@ class Pair:
     def context(self) -> int | None:
         """Most tokens that the models read; None where they do not say."""
         return context_length(self.models["base"].model)
-
-
-@dataclass(frozen=True)
-class Style:
-    """How answers are written.
-
-    Attributes:
-        max_new_tokens: length at which an answer is cut.
-        temperature: 0 is greedy.
-        seed: of the sampling.
-        trip_below: cosine under which a state counts as rerouted.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    seed: int = 0
-    trip_below: float = BELOW
 
 
 @dataclass(frozen=True)

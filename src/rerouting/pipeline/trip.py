@@ -8,10 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-BELOW = 0.95
-"""Cosine under which a state counts as rerouted, if nothing else is asked for. Of the quickstart's run, states of
-plain answers lie at 0.98 and above, those of tripped ones at 0.9 and below (docs/chat.md); it is no calibrated
-detector."""
 HOLD = 3
 """Tokens in a row that make a trip; fewer do where the answer ends among them."""
 
@@ -19,7 +15,7 @@ HOLD = 3
 class TripWatch:
     """Finds the trip while an answer is written."""
 
-    def __init__(self, below: float = BELOW, hold: int = HOLD) -> None:
+    def __init__(self, below: float, hold: int = HOLD) -> None:
         """Start before the first token.
 
         Args:

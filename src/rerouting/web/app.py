@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from starlette.staticfiles import StaticFiles
 
 from rerouting.core.config import from_mapping
 from rerouting.core.errors import UserError
-from rerouting.pipeline.conversation import Conversation, Event, Exchange, Pair, Piece, Style
+from rerouting.pipeline.chat_style import Style
+from rerouting.pipeline.conversation import Conversation, Event, Exchange, Pair, Piece
 from rerouting.pipeline.trip import away
 from rerouting.web.guard import Guard
 
 PAGE = Path(__file__).parent / "page"
-MOST_BYTES = 2**20
+MOST_BYTES, MOST_TOKENS = 2**20, 8192
 PATIENCE = 10.0
 """Seconds that a message waits for the answer before it to stop."""
 
@@ -48,25 +49,32 @@ class Asked:
     """System prompt, empty for the template's own."""
     exchanges: list[Exchange] = field(default_factory=list)
     """The turns so far."""
-    max_new_tokens: int = 256
-    """Length at which an answer is cut."""
-    temperature: float = 0.0
-    """0 is greedy."""
+    max_new_tokens: int | None = None
+    """Length at which an answer is cut; null for the server's."""
+    temperature: float | None = None
+    """0 is greedy; null for the server's."""
     seed: int = 0
     """Of the sampling, added to the server's."""
 
-    def check(self) -> None:
-        """Refuse what no answer can be made with.
+    def style(self, usual: Style) -> Style:
+        """How the answers are to be written.
+
+        Args:
+            usual: the server's.
 
         Raises:
-            UserError: says which.
+            UserError: no answer can be made so.
         """
-        if not self.message.strip():
-            raise UserError("the message is empty", "write something")
-        if not 1 <= self.max_new_tokens <= 8192:
-            raise UserError(f"max_new_tokens is {self.max_new_tokens}", "give 1 to 8192")
-        if not 0 <= self.temperature <= 10:
-            raise UserError(f"temperature is {self.temperature}", "give 0 (greedy) to 10")
+        style = replace(
+            usual,
+            max_new_tokens=usual.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
+            temperature=usual.temperature if self.temperature is None else self.temperature,
+            seed=usual.seed + self.seed,
+        )
+        style.check()
+        if style.max_new_tokens > MOST_TOKENS:
+            raise UserError(f"max_new_tokens is {style.max_new_tokens}", f"give at most {MOST_TOKENS}")
+        return style
 
 
 class Service:
@@ -123,9 +131,7 @@ class Service:
         return _Answer(events, self._turn)
 
     def _ask(self, asked: Asked) -> Generator[Event, None, None]:
-        style = Style(
-            asked.max_new_tokens, asked.temperature, self._style.seed + asked.seed, self._style.trip_below
-        )
+        style = asked.style(self._style)
         return Conversation(self._pair, style, asked.system, asked.exchanges).ask(
             asked.message, asked.prefill
         )
@@ -198,7 +204,8 @@ def _parsed(body: bytes) -> Asked:
     if not isinstance(mapping, dict):
         raise UserError("the message is no JSON object", "send what the page sends")
     asked = from_mapping(Asked, mapping, "message")
-    asked.check()
+    if not asked.message.strip():
+        raise UserError("the message is empty", "write something")
     return asked
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from rerouting.core.errors import UserError
 
 if TYPE_CHECKING:
-    from rerouting.pipeline.conversation import Pair, Style
+    from rerouting.pipeline.chat_style import Style
+    from rerouting.pipeline.conversation import Pair
 
 
 def require_extra() -> None:
