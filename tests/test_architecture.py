@@ -8,6 +8,7 @@ import rerouting
 PACKAGE = Path(rerouting.__file__).parent
 LEVELS = [
     {"cli"},
+    {"web"},
     {"pipeline"},
     {"training", "evaluation", "report"},
     {"losses", "attacks", "judges", "measures", "probes"},
@@ -67,6 +68,7 @@ def test_help_needs_no_torch():
         "select",
         "layers",
         "generate",
+        "chat",
         "merge",
         "plan",
         "recipes",
