@@ -35,6 +35,7 @@ VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
     "quickstart": QUICK,
     "default": ["--recipe", "default"],
+    "place at 0.87": ["--recipe", "default", "--losses.target_depths", "[0.87]"],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],
     "place at layer 20": [*QUICK, *AT_20],
