@@ -27,9 +27,9 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("cosines", "place"),
     [
-        ([0.9, 0.9, 0.9], None),
-        ([0.9, 0.4, 0.1, 0.1, 0.1], 1),
-        ([0.4, 0.9, 0.9, 0.9, 0.2, 0.2], 4),  # one low token among high ones is no trip
+        ([0.99, 0.96, 0.99], None),
+        ([0.99, 0.9, 0.7, 0.8, 0.99], 1),
+        ([0.9, 0.9, 0.99, 0.99, 0.9, 0.2], 4),  # two low tokens in a row are no trip, but at the end
         ([0.1], 0),
         ([], None),
     ],

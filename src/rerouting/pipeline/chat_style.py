@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from rerouting.core.errors import UserError
 
+TRIP_BELOW = 0.95
+"""Cosine under which a state counts as rerouted: kept answers lie at 0.98 and above (docs/chat.md)."""
+
 
 @dataclass(frozen=True)
 class Style:
@@ -18,7 +21,7 @@ class Style:
     """Of the sampling; 0 takes the likeliest token."""
     seed: int = 0
     """Of the sampling of the first answer; every further one draws anew."""
-    trip_below: float = 0.95
+    trip_below: float = TRIP_BELOW
     """Cosine between base and rerouted hidden states under which a token counts as rerouted: read off a quickstart run
     (docs/chat.md), no calibrated detector."""
 

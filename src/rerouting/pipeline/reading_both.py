@@ -10,11 +10,8 @@ from torch.nn.functional import cosine_similarity
 
 from rerouting.data.formatting import Example
 from rerouting.models.loading import LoadedModel
-
-BELOW = 0.5
-"""Cosine between base and rerouted state under which a token counts as rerouted; an angle of 60°."""
-STRETCH = 4
-"""Tokens over which the mean cosine must stay there, for the first of them to be where the breaker trips."""
+from rerouting.pipeline.chat_style import TRIP_BELOW
+from rerouting.pipeline.trip import TripWatch
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,17 @@ class Reading:
     n_prompt: int
 
     def trip(self, layer: int) -> int | None:
-        """The response token (from 0) from which the cosine at a layer stays low; None if it does not."""
+        """The response token (from 0) from which the cosine at a layer stays low (`trip.TripWatch`); None without."""
         return trip_of(self.cosine[layer, self.n_prompt :].tolist())
 
 
 def trip_of(cosines: list[float]) -> int | None:
-    """The first place from which the next few cosines are low on average; None without."""
-    for at in range(len(cosines)):
-        window = cosines[at : at + STRETCH]
-        if cosines[at] < BELOW and sum(window) / len(window) < BELOW:
-            return at
+    """The first of several low cosines in a row, counted from 0."""
+    watch = TripWatch(TRIP_BELOW)
+    for at, cosine in enumerate(cosines):
+        if watch.see(cosine, last=at + 1 == len(cosines)):
+            assert watch.at is not None
+            return watch.at - 1
     return None
 
 
