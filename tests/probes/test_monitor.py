@@ -10,6 +10,7 @@ from rerouting.models.trunk import Trunk
 from rerouting.probes.head import Head
 from rerouting.probes.monitor import REFUSAL, Monitor, guarded
 from rerouting.probes.saved import Probe
+from rerouting.probes.streaming import guarded_stream
 from tests.attacks.tiny_target import tiny_target, wordy
 
 LIMIT = 12
@@ -122,6 +123,27 @@ def test_transformers_generate_takes_it_as_a_stopping_and_as_a_logits_hook(targe
     with Monitor(target.model, one) as monitor:
         ended = target.model.generate(prompt, logits_processor=[monitor.ending(end)], **options)
     assert ended[0, prompt.shape[1] :].tolist() == [*answer[: at + 1], end]
+
+
+def test_streamed_and_batched_stop_at_the_same_token(target):
+    stops = 0
+    for threshold in (-1e9, -0.5, 0.0, 0.5, 1.0, 1e9):
+        one = probe(1, threshold)
+        with Monitor(target.model, one) as monitor:
+            found = guarded(monitor, target.tokenizer, prompts(target), max_new_tokens=LIMIT)
+            bare = guarded(monitor, target.tokenizer, prompts(target), max_new_tokens=LIMIT, refusal="")
+        for prompt, said, kept in zip(prompts(target), found, bare, strict=True):
+            pieces = list(guarded_stream(target.model, target.tokenizer, one, prompt, max_new_tokens=LIMIT))
+            if said.flagged is None:
+                assert "".join(pieces) == said.text
+                continue
+            stops += 1
+            assert "".join(pieces) == f"{kept.text}\n{REFUSAL}", "what was told before the alarm stays"
+            silent = guarded_stream(
+                target.model, target.tokenizer, one, prompt, refusal="", max_new_tokens=LIMIT
+            )
+            assert "".join(silent) == kept.text
+    assert stops > 4
 
 
 def test_what_it_cannot_watch_it_refuses(target):
