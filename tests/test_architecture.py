@@ -68,6 +68,7 @@ def test_help_needs_no_torch():
         "layers",
         "generate",
         "merge",
+        "reproduce",
         "plan",
         "recipes",
         "env",
