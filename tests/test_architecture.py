@@ -69,6 +69,8 @@ def test_help_needs_no_torch():
         "generate",
         "merge",
         "reproduce",
+        "card",
+        "push",
         "plan",
         "recipes",
         "env",

@@ -21,17 +21,18 @@ from rerouting.data.cache import CompletionCache
 from rerouting.models.adapter_files import WEIGHTS
 from rerouting.models.config import ModelConfig
 from rerouting.models.digest import weights_digest
+from rerouting.models.embedded import EMBEDDED
 from rerouting.models.gguf_cache import cache_folder
 from rerouting.models.hardware import pick_device, pick_dtype
-from rerouting.models.loading import EMBEDDED, LoadedModel, load, require_chat_template
+from rerouting.models.loading import LoadedModel, load, require_chat_template
 from rerouting.models.lora import add_lora, save_adapter
 from rerouting.models.merging import merge_to
 from rerouting.models.shape import shape_of
+from rerouting.pipeline.card import write_cards
 from rerouting.pipeline.evaluate import evaluate
 from rerouting.pipeline.made_of import own_files
 from rerouting.pipeline.places import load_places, save_places
 from rerouting.pipeline.prepare import Preparation
-from rerouting.pipeline.readme import run_readme
 from rerouting.pipeline.streams import load_streams, save_streams
 from rerouting.pipeline.target_layers import blocks_needed, check_layers, with_target_layers
 from rerouting.training.config import RunConfig
@@ -137,7 +138,7 @@ def execute(
             summary["stages"] = record.stages.as_dict()
             atomic_write(run.summary, json.dumps(summary, indent=2) + "\n")
         summary = json.loads(run.summary.read_text()) if run.summary.exists() else {}
-        atomic_write(run.readme, run_readme(config, summary, run.path))
+        write_cards(run, config)
     return summary
 
 
