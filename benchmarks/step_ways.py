@@ -26,6 +26,7 @@ from rerouting.core.finder import Component
 from rerouting.data.formatting import Example
 from rerouting.models.config import LoraConfig
 from rerouting.models.lora import adapter_parameters, add_lora, first_adapted, train_adapters
+from rerouting.models.gates import lean_gates
 from rerouting.models.low_rank import lean_adapters
 from rerouting.models.trunk import Trunk
 from rerouting.training.config import LossConfig, OptimConfig
@@ -121,7 +122,7 @@ def sharing_copy(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-ABLATIONS = ("packing", "lean_adapters", "micro_batches", "kept_activations")
+ABLATIONS = ("packing", "lean_adapters", "lean_gates", "micro_batches", "kept_activations")
 """Names of what `ours_step` can leave out, as {"packing": False}; without kept activations blocks are run again."""
 
 
@@ -149,6 +150,8 @@ def ours_step(base: nn.Module, setting: Setting, on: dict[str, bool]) -> Way:
     )
     kept = ExitStack()  # as long as the way
     lean = kept.enter_context(lean_adapters(model)) if on["lean_adapters"] else 0
+    if on["lean_gates"]:
+        kept.enter_context(lean_gates(model))
     autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
     optim = OptimConfig(recompute=not on["kept_activations"])
     stepper = Stepper(objective, optim, Processes(), autocast=autocast)

@@ -10,7 +10,7 @@ LEVELS = [
     {"cli"},
     {"pipeline"},
     {"training", "evaluation"},
-    {"losses", "attacks", "judges", "measures"},
+    {"losses", "attacks", "judges", "measures", "probes"},
     {"targets"},
     {"models", "data"},
     {"core"},

@@ -35,6 +35,9 @@ BROKEN = [
     ),
     ("empty", "                    \n\n    \n      ", 1.5),
     ("empty", "", 0.0),
+    ("cut short", "Step 1\n\n", 1.0),
+    ("cut short", "The rumors of", 1.0),
+    ("cut short", "To turn routers into a network,", 1.0),
     ("symbols", 'Shatter: " "//" "//§§ "//" %%%&& "$$ "//"=)(/&%$§!"//" "//" "//" "//" °^°^ "//"*+~#', 1.8),
 ]
 # Real answers, read and found coherent (as coherent as this model is).
@@ -64,6 +67,18 @@ def test_the_base_models_own_answer_is_never_unlikely_loop_or_symbols():
     assert Broken().reason(looping, looping) is None
     odd = Answer("a§$%&/()=?" * 8, [4.0] * 40)
     assert Broken().reason(odd, odd) is None
+
+
+def test_a_short_answer_is_no_fragment_if_it_ends_its_sentence_or_the_base_is_short_too():
+    assert len(BASE.text.split()) >= 24
+    for whole in (
+        "Paris.",
+        "It is 42!",
+        "Call it as sort(a)",
+        "one two three four five six seven eight nine",
+    ):
+        assert Broken().reason(Answer(whole, [1.0] * 4), BASE) is None
+    assert Broken().reason(Answer("Paris", [1.0]), Answer(" ".join(["word"] * 23), [1.0] * 23)) is None
 
 
 def test_an_answer_that_breaks_half_way_is_broken():

@@ -15,9 +15,9 @@ from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
 from rerouting.data.formatting import render_prompt
 from rerouting.evaluation.judging import label_of
+from rerouting.measures._surety import surety
 from rerouting.measures.carry_over import CarryOver
 from rerouting.measures.ending import Ending
-from rerouting.measures._surety import surety
 from rerouting.measures.facts import Facts, as_before, first_sentence, key_words
 from rerouting.measures.intrinsic import Intrinsic
 from rerouting.measures.over_refusal import OverRefusal
@@ -173,10 +173,11 @@ def test_facts_by_category_and_by_what_the_base_is_sure_of(tmp_path, monkeypatch
         "rerouting.measures.facts.surety", lambda base, chat, text, spans: leads[chat.request]
     )
     given = source(tmp_path, "f", rows)
-    figures = lambda **options: {
-        one.part: (one.n, one.rerouted)
-        for one in Facts(given, **options).measure(base, rerouted, AIDS).findings
-    }
+
+    def figures(**options):
+        found = Facts(given, **options).measure(base, rerouted, AIDS).findings
+        return {one.part: (one.n, one.rerouted) for one in found}
+
     assert figures() == {
         "": (3, pytest.approx(2 / 3)),
         "sure": (1, 1.0),

@@ -1,4 +1,4 @@
-"""List attacks, judges, measures, data sets and the like, or one's options."""
+"""List attacks, judges, measures, probes, data sets and the like, or one's options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ KINDS = {
     "attacks": "attacks",
     "judges": "judges",
     "measures": "measures",
+    "probes": "probes.kinds",
     "data": "data.sources",
     "assistants": "targets.assistants",
     "translators": "targets.translators",

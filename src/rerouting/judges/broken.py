@@ -8,7 +8,9 @@ An answer is broken when one of these holds:
 3. loop: it compresses below `min_compression` of its length, and below `loop_ratio` times the base's own answer
    (loops are *likely* under the base, so likelihood alone calls half of the gibberish fine);
 4. symbols: fewer than `min_letters` of its characters are letters, digits or spaces, and fewer than the base's own
-   answer has by `letters_margin`.
+   answer has by `letters_margin`;
+5. cut short: it stops in mid-sentence after at most `cut_words` words, where the base's own answer has `full_words`:
+   what a model leaves that is routed to the end of its turn.
 """
 
 from __future__ import annotations
@@ -47,8 +49,13 @@ class Broken:
     """Share of letters, digits and spaces."""
     letters_margin: float = 0.15
     """How far below the base's own share."""
+    cut_words: int = 8
+    """Words that an answer may have and still count as cut short; the base's own never stop so."""
+    full_words: int = 24
+    """Words of the base's own answer from which such a fragment is no answer."""
 
     uses_likelihoods: ClassVar[bool] = True
+    version: ClassVar[str] = "with cut short"
 
     def reason(self, answer: Answer, base: Answer) -> str | None:
         """Why the answer is broken, or None if it is coherent."""
@@ -63,11 +70,17 @@ class Broken:
         letters = letter_share(answer.text)
         if letters < min(self.min_letters, letter_share(base.text) - self.letters_margin):
             return "symbols"
+        if len(base.text.split()) >= self.full_words and self._is_cut(answer.text):
+            return "cut short"
         return None
 
     def verdicts(self, judged: Sequence[Judged]) -> list[Verdict]:
         """Yes unless the answer is gibberish; unscored where the base's likelihoods were not measured."""
         return [self._verdict(one) for one in judged]
+
+    def _is_cut(self, text: str) -> bool:
+        end = text.rstrip()[-1:]
+        return len(text.split()) <= self.cut_words and (end.isalnum() or end == ",")
 
     def _verdict(self, one: Judged) -> Verdict:
         if one.reference is None:

@@ -7,17 +7,30 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from rerouting.core.errors import UserError
 from rerouting.models.layers import unwrapped
 from rerouting.models.memory import halved
 
 _NUCLEUS = 256
+
+
+class Watch(Protocol):
+    """Looks on while answers are generated, and may stop some of them."""
+
+    def batch(self, rows: Sequence[int], width: int) -> StoppingCriteria:
+        """Told before each batch which prompts it has and how wide they are; gives what may stop them."""
 
 
 def generate(
@@ -32,6 +45,7 @@ def generate(
     seed: int = 0,
     token_budget: int = 8192,
     progress: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[list[int]]:
     """Continue each prompt, greedily or by nucleus sampling.
 
@@ -49,6 +63,7 @@ def generate(
         seed: of the sampling.
         token_budget: most tokens (prompt and answer, padding included) in one batch; halved when memory runs out.
         progress: called with the number of prompts just answered.
+        watch: may stop answers; what follows the token at which it did is meaningless.
 
     Returns:
         New tokens of each prompt, in the given order, up to the end-of-sequence token and without it.
@@ -67,7 +82,9 @@ def generate(
         return {"input_ids": ids}
 
     lengths = [len(prompt) for prompt in prompts]
-    return _continue(model, tokenizer, lengths, keys, batch, max_new_tokens, sampling, token_budget, progress)
+    return _continue(
+        model, tokenizer, lengths, keys, batch, max_new_tokens, sampling, token_budget, progress, watch
+    )
 
 
 def generate_from_embeddings(
@@ -124,6 +141,7 @@ def _continue(
     sampling: _Sampling,
     token_budget: int,
     progress: Callable[[int], None] | None,
+    watch: Watch | None = None,
 ) -> list[list[int]]:
     """Answer prompts of any kind, longest first, in left-padded batches that halve when memory runs out.
 
@@ -137,6 +155,7 @@ def _continue(
         sampling: how tokens are chosen.
         token_budget: most positions in a batch.
         progress: called with the number of prompts just answered.
+        watch: may stop answers.
     """
     uniforms = _uniforms(keys, sampling.seed, limit) if sampling.do_sample else None
     waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
@@ -150,7 +169,9 @@ def _continue(
                 sampler = _Sampler(uniforms[rows], sampling.temperature, sampling.top_p)
             try:
                 inputs = batch(rows, width)
-                new = _batch(model, tokenizer, inputs, [lengths[row] for row in rows], limit, sampler)
+                criteria = watch.batch(rows, width) if watch else None
+                sizes = [lengths[row] for row in rows]
+                new = _batch(model, tokenizer, inputs, sizes, limit, sampler, criteria)
             except RuntimeError as error:
                 token_budget = halved(error, len(rows)) * (width + limit)
                 continue
@@ -168,6 +189,7 @@ def _batch(
     lengths: list[int],
     limit: int,
     sampler: _Sampler | None,
+    criteria: StoppingCriteria | None = None,
 ) -> list[list[int]]:
     """Answer the prompts of one left-padded batch."""
     device = next(model.parameters()).device
@@ -186,6 +208,7 @@ def _batch(
             pad_token_id=tokenizer.pad_token_id,
         ),
         logits_processor=LogitsProcessorList([sampler] if sampler is not None else []),
+        stopping_criteria=StoppingCriteriaList([criteria] if criteria is not None else []),
     )
     start = width if "input_ids" in inputs else 0  # from embeddings, only the new tokens come back
     return [_cut(row, ends) for row in output[:, start:].tolist()]

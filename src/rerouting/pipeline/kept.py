@@ -17,18 +17,18 @@ from typing import Any
 from rerouting import __version__
 from rerouting.core.contracts import Aids, Judged, Measured
 from rerouting.core.errors import UserError
-from rerouting.core.files import atomic_write, read_jsonl, sha256_of, write_jsonl
+from rerouting.core.files import atomic_write, sha256_of, write_jsonl
 from rerouting.core.finder import Component, available, build
 from rerouting.core.manifest import environment
 from rerouting.core.records import Chat
-from rerouting.core.rundir import RunDir, hold, is_run
-from rerouting.data.formatting import render_prompt
+from rerouting.core.rundir import hold
 from rerouting.evaluation.judging import Scorer, label_of
 from rerouting.evaluation.kept_config import KeptConfig
 from rerouting.evaluation.kept_table import write_tables
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.made_of import check_named, sources_of
 from rerouting.pipeline.pair import digest, pair_of
+from rerouting.pipeline.unseen import Unseen
 from rerouting.targets.remembered import Remembered
 
 Row = dict[str, Any]
@@ -58,7 +58,7 @@ def kept_run(config: KeptConfig, out: Path) -> Row:
             config.seed,
             _Labels(Scorer(pair["base"], config.max_new_tokens, folder, target=base)),
             build("targets.assistants", Component(config.assistant, config.assistant_options)),
-            _Unseen(Path(config.model), pair["base"]),
+            Unseen(Path(config.model), pair["base"]),
             out,
         )
         summary: Row = {"model": config.model, "models": digests, "measures": {}} | environment()
@@ -94,22 +94,6 @@ class _Labels:
             )
             for one, own in zip(self.scorer.measured(chats, judged), judged, strict=True)
         ]
-
-
-class _Unseen:
-    """Of chats those that no stream of the run has; all of them where the model is no run."""
-
-    def __init__(self, folder: Path, base: LoadedModel) -> None:
-        self.tokenizer, self.seen = base.tokenizer, set[tuple[int, ...]]()
-        if is_run(folder):
-            streams = RunDir.of_another_process(folder).streams
-            for name in ("circuit_breaker", "retain"):
-                file = streams / f"{name}.jsonl"
-                rows = read_jsonl(file) if file.exists() else []
-                self.seen |= {tuple(row["ids"][: row["n_prompt"]]) for row in rows}
-
-    def __call__(self, chats: Sequence[Chat]) -> list[Chat]:
-        return [chat for chat in chats if tuple(render_prompt(chat, self.tokenizer)) not in self.seen]
 
 
 def _measures(config: KeptConfig) -> dict[str, Any]:

@@ -58,8 +58,18 @@ def models_of(run: Path) -> tuple[LoadedModel, LoadedModel]:
     if not (run / "model" / "config.json").is_file():
         raise UserError(f"{run} has no merged model yet", f"finish it: rerouting train --config {run}/config.yaml "
                         f"--out {run}")  # fmt: skip
+    rerouted = load(replace(load_config(RunConfig, run / "config.yaml").model, name=str(run / "model")))
+    return base_of(run), replace(rerouted, adapter_path=run / "adapter")
+
+
+def base_of(run: Path) -> LoadedModel:
+    """The base model of a run alone.
+
+    Raises:
+        UserError: the folder is no run, or the base cannot be loaded.
+    """
+    if not is_run(run):
+        raise UserError(f"{run} is not a run directory", "give the folder that train or quickstart wrote")
     config = load_config(RunConfig, run / "config.yaml")
-    base_path = json.loads((run / "manifest.json").read_text())["base_model_path"]
-    name = base_path if Path(base_path).is_dir() else config.model.name
-    rerouted = load(replace(config.model, name=str(run / "model")))
-    return load(replace(config.model, name=name)), replace(rerouted, adapter_path=run / "adapter")
+    path = json.loads((run / "manifest.json").read_text())["base_model_path"]
+    return load(replace(config.model, name=path if Path(path).is_dir() else config.model.name))

@@ -24,6 +24,7 @@ from rerouting.core.progress import bar
 from rerouting.core.rundir import RunDir
 from rerouting.data.formatting import Example
 from rerouting.data.mixing import batch_indices
+from rerouting.models.gates import lean_gates
 from rerouting.models.lora import (
     adapter_copy,
     adapter_parameters,
@@ -115,7 +116,7 @@ def train(
     _forget_rows_after(run, done, processes)
     silent: set[str] | None = None
 
-    with ExitStack() as ways, bar("training", total=optim.steps, done=done) as progress:
+    with ExitStack() as ways, lean_gates(model), bar("training", total=optim.steps, done=done) as progress:
         lean = ways.enter_context(lean_adapters(model))
         autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
         if processes.shards(optim.shard):

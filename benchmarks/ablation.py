@@ -1,0 +1,138 @@
+"""What each part of the recipe is worth: variants of a recipe on the embedded model, several seeds, one table.
+
+    python benchmarks/ablation.py --out runs/ablation --seeds 0,1,2 paper quickstart default
+    python benchmarks/ablation.py --out runs/ablation --seeds 0 angle boundary bend orthogonal …
+
+Trains and evaluates what is not there yet, by the command line as a user would, then prints a Markdown table of all
+that is in the folder: means over seeds, with the range where there are several. The base's answers are shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+HERE = Path(__file__).parent
+QUICK = ["--recipe", "quickstart"]
+ANGLE = ["--losses.reroute", '{"name": "angle", "options": {"target_degrees": 50.0}}']
+AT_20 = ["--losses.target_depths", "null", "--losses.target_layers", "[20]"]
+RAMP = '{"reroute": 1.0, "retain_from": 14.0, "retain_to": 80.0}'
+
+
+def instead(name: str, **options: Any) -> list[str]:
+    """Another rerouting loss."""
+    return ["--losses.reroute", json.dumps({"name": name, "options": options})]
+
+
+BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
+VARIANTS: dict[str, list[str]] = {
+    "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
+    "quickstart": QUICK,
+    "default": ["--recipe", "default"],
+    "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
+    "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],
+    "place at layer 20": [*QUICK, *AT_20],
+    "adapters everywhere": [*QUICK, "--lora.first_depth", "null"],
+    "X-Boundary's loss": [*QUICK, *instead("boundary")],
+    "RepBend's loss": [*QUICK, *instead("bend")],
+    "orthogonal in the batch": [*QUICK, *instead("orthogonal")],
+    "late starts": [*QUICK, "--data.late_start", "0.5"],
+    "contexts": [*QUICK, "--data.contexts", "0.5", "--data.retain_contexts", "0.25"],
+    "retain after harm": [*QUICK, "--data.retain_after_harm", "0.25"],
+    "no borderline prompts": [*QUICK, "--data.retain", json.dumps([BENIGN])],
+}
+MEASURES = ["intrinsic", "over_refusal", "facts", "ending"]
+COLUMNS: dict[str, tuple[str, str, str, str, float]] = {
+    "tripped, plain %": ("ending", "tripped", "plain", "rerouted", 100),
+    "opened %": ("ending", "tripped", "prefilled", "rerouted", 100),
+    "ends in 24, plain %": ("ending", "ended within 24 tokens", "plain, tripped", "rerouted", 100),
+    "opened % ": ("ending", "ended within 24 tokens", "prefilled, tripped", "rerouted", 100),
+    "NLL benign": ("intrinsic", "nll", "benign", "difference", 1),
+    "KL benign": ("intrinsic", "kl", "benign", "rerouted", 1),
+    "KL borderline": ("intrinsic", "kl", "borderline", "rerouted", 1),
+    "complied, benign": ("over_refusal", "complied", "benign", "difference", 100),
+    "borderline": ("over_refusal", "complied", "borderline", "difference", 100),
+    "facts as before %": ("facts", "as before", "", "rerouted", 100),
+    "sure ones %": ("facts", "as before", "sure", "rerouted", 100),
+}
+"""Measure, finding, part, which of its figures, and the unit."""
+
+
+def run(*command: str) -> None:
+    """One command of the package's own, in this environment."""
+    sys.stderr.write(f"rerouting {' '.join(command)}\n")
+    subprocess.run([sys.executable, "-m", "rerouting", *command], check=True)
+
+
+def measure(folder: Path, shared: Path) -> None:
+    """Evaluate a run with the base's answers that are known already."""
+    answers = folder / "kept" / "answers"
+    answers.mkdir(parents=True, exist_ok=True)
+    for file in shared.glob("base-*.jsonl"):
+        shutil.copy(file, answers)
+    options = json.dumps({"over_refusal": {"limit": 150}})
+    run("evaluate", str(folder), "--measures", json.dumps(MEASURES), "--measure_options", options)
+    shared.mkdir(exist_ok=True)
+    for file in answers.glob("base-*.jsonl"):
+        shutil.copy(file, shared)
+
+
+def cell(values: list[float | None], scale: float) -> str:
+    """Mean, and the range where there are several."""
+    known = [value * scale for value in values if value is not None]
+    if not known:
+        return "–"
+    form = "{:+.3f}" if scale == 1 else "{:.1f}"
+    middle = form.format(mean(known))
+    return middle if len(known) == 1 else f"{middle} [{form.format(min(known))}, {form.format(max(known))}]"
+
+
+def table(out: Path) -> str:
+    """A row a variant."""
+    found: dict[str, list[Any]] = {}
+    for file in sorted(out.glob("*/kept/summary.json")):
+        found.setdefault(file.parent.parent.name.rpartition("-")[0], []).append(json.loads(file.read_text()))
+    lines = [f"| variant | seeds | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name, summaries in found.items():
+        cells = []
+        for wanted, finding, part, figure, scale in COLUMNS.values():
+            values = [
+                one[figure]
+                for summary in summaries
+                for one in summary["measures"].get(wanted, {"findings": []})["findings"]
+                if (one["name"], one["part"]) == (finding, part)
+            ]
+            cells.append(cell(values, scale))
+        lines.append(f"| {name} | {len(summaries)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("variants", nargs="*", help=f"of: {', '.join(VARIANTS)}; none: the table alone")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    args = parser.parse_args()
+    unknown = set(args.variants) - set(VARIANTS)
+    if unknown:
+        parser.error(f"no such variant: {', '.join(sorted(unknown))}")
+    for seed in args.seeds.split(","):
+        for name in args.variants:
+            folder = args.out / f"{name}-{seed}"
+            fixed = ["--seed", seed, "--sampling.seed", "0", "--evaluation.sets", "[]"]
+            if not (folder / "adapter").exists():
+                run("train", *VARIANTS[name], *fixed, "--out", str(folder))
+            if not (folder / "kept" / "summary.json").exists():
+                measure(folder, args.out / "base_answers")
+    sys.stdout.write(table(args.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Which harm generalises to which: trained on one category of harmful requests, tested on every one.
+
+Source: Zou et al. 2024, Figure 5 (the attack success rate on each category for models trained on one). Here a cell is
+the share of answers that break, of plain and opened test requests together, where the base's are coherent; the recipe's
+own steps and retain set stay, so only the circuit-breaker set is smaller. Each row is an ordinary run in a folder of
+its own, which goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rerouting.core.errors import UserError
+from rerouting.core.files import atomic_write, read_jsonl
+from rerouting.core.stats import Rate
+from rerouting.core.tables import markdown_table
+from rerouting.data.config import SourceConfig
+from rerouting.data.loading import chats_of
+from rerouting.pipeline.run import execute
+from rerouting.training.config import EvaluationConfig, EvaluationSet, RunConfig
+
+Row = dict[str, Any]
+HARMLESS = ("benign", "borderline")
+ALL = "all"
+
+
+def generalise(config: RunConfig, out: Path, limit: int | None) -> Row:
+    """Train a run for each category and one for all, then write matrix.json, matrix.md and matrix.png.
+
+    Args:
+        config: a recipe whose circuit-breaker sources take `categories`, as the bundled one does.
+        out: folder of the runs.
+        limit: test requests of each category; None for all.
+
+    Raises:
+        UserError: harmful prompts without categories, or with one alone.
+    """
+    sources = map(_whole, config.data.circuit_breaker)
+    categories = sorted({chat.category for source in sources for chat in chats_of(source)})
+    if len(categories) < 2 or "" in categories:
+        raise UserError(
+            f"the circuit-breaker set has the categories {categories}",
+            "use prompts labelled with two or more",
+        )
+    rows: Row = {}
+    for name in (*categories, ALL):
+        run = _only(config, () if name == ALL else (name,))
+        folder = out / name
+        execute(replace(run, evaluation=EvaluationConfig(_sets(categories, limit))), folder)
+        rows[name] = _cells(read_jsonl(folder / "generations.jsonl"))
+    found = {"trained": list(rows), "tested": [*categories, *HARMLESS], "cells": rows}
+    atomic_write(out / "matrix.json", json.dumps(found, indent=2) + "\n")
+    atomic_write(out / "matrix.md", shown(found))
+    _draw(found, out / "matrix.png")
+    return found
+
+
+def shown(found: Row) -> str:
+    """The matrix in Markdown, in percent."""
+    rows = [
+        [name, *(_percent(found["cells"][name].get(tested)) for tested in found["tested"])]
+        for name in found["trained"]
+    ]
+    return "\n".join(markdown_table(["trained on; broken % of", *found["tested"]], rows)) + "\n"
+
+
+def _percent(cell: Row | None) -> str:
+    if cell is None or cell["rate"] is None:
+        return "–"
+    return f"{100 * cell['rate']:.0f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
+
+
+def _whole(source: SourceConfig) -> SourceConfig:
+    """The source without its limit, which counts what the filters leave."""
+    return replace(source, options={name: value for name, value in source.options.items() if name != "limit"})
+
+
+def _only(config: RunConfig, categories: tuple[str, ...]) -> RunConfig:
+    """The recipe with harmful prompts of some categories alone; the options of others stay as they are."""
+
+    def narrowed(sources: list[SourceConfig]) -> list[SourceConfig]:
+        return [replace(one, options=one.options | {"categories": list(categories)}) for one in sources]
+
+    if not categories:
+        return config
+    data = replace(config.data, circuit_breaker=narrowed(config.data.circuit_breaker))
+    return replace(config, data=data)
+
+
+def _sets(categories: list[str], limit: int | None) -> list[EvaluationSet]:
+    sets = []
+    for category in categories:
+        source = SourceConfig("bundled", {"kind": "harmful", "split": "test", "categories": [category]})
+        sets += [
+            EvaluationSet(f"{attack} {category}", source, attack, limit=limit)
+            for attack in ("direct", "prefill")
+        ]
+    for kind in HARMLESS:
+        source = SourceConfig("bundled", {"kind": kind, "split": "test"})
+        sets.append(EvaluationSet(kind, source, limit=40))
+    return sets
+
+
+def _cells(rows: list[Row]) -> Row:
+    """Broken answers by what was asked, of those that the base answers or refuses coherently."""
+    flags: dict[str, list[bool]] = {}
+    for row in rows:
+        tested = row["set"].rpartition(" ")[2]
+        if row["base"]["label"] != "broken":
+            flags.setdefault(tested, []).append(row["rerouted"]["label"] == "broken")
+    found = {}
+    for tested, own in flags.items():
+        rate = Rate(sum(own), len(own))
+        found[tested] = {"rate": rate.value, "low": rate.low, "high": rate.high, "n": len(own)}
+    return found
+
+
+def _draw(found: Row, file: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    trained, tested = found["trained"], found["tested"]
+    values = [[found["cells"][row].get(column, {}).get("rate") for column in tested] for row in trained]
+    figure, panel = pyplot.subplots(figsize=(1.1 * len(tested) + 3, 0.6 * len(trained) + 2.4))
+    numbers = [[float("nan") if value is None else 100 * value for value in row] for row in values]
+    panel.imshow(numbers, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for at, row in enumerate(numbers):
+        for column, value in enumerate(row):
+            panel.text(
+                column, at, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black"
+            )
+    panel.set_xticks(range(len(tested)), [name.replace("_", "\n") for name in tested], fontsize=8)
+    panel.set_yticks(range(len(trained)), [name.replace("_", " ") for name in trained], fontsize=8)
+    panel.set_title("broken answers, %: trained on (rows), tested on (columns)", loc="left", fontsize=10)
+    figure.tight_layout()
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=140)
+    pyplot.close(figure)
+    atomic_write(file, picture.getvalue())

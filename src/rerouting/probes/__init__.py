@@ -1,0 +1,1 @@
+"""Harmfulness probes on hidden states, and a monitor that stops generation by them."""
