@@ -151,9 +151,10 @@ def base_license(run: RunDir, config: RunConfig) -> str:
         return EMBEDDED[config.model.name].license
     readme = Path(base_of(run.adapter)) / "README.md"
     try:
-        return str(ModelCard.load(readme).data.license or "") if readme.is_file() else ""
+        stated = ModelCard.load(readme).data.license if readme.is_file() else ""
     except (ValueError, OSError):
         return ""
+    return stated if isinstance(stated, str) else ""
 
 
 def datasets_of(config: RunConfig) -> list[str]:
