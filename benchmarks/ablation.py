@@ -35,6 +35,7 @@ VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
     "quickstart": QUICK,
     "default": ["--recipe", "default"],
+    "place at 0.87": ["--recipe", "default", "--losses.target_depths", "[0.87]"],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],
     "place at layer 20": [*QUICK, *AT_20],
@@ -47,7 +48,8 @@ VARIANTS: dict[str, list[str]] = {
     "retain after harm": [*QUICK, "--data.retain_after_harm", "0.25"],
     "no borderline prompts": [*QUICK, "--data.retain", json.dumps([BENIGN])],
 }
-MEASURES = ["intrinsic", "over_refusal", "facts", "ending"]
+MEASURES = {"intrinsic": {"limit": 40}, "over_refusal": {"limit": 90}, "ending": {"limit": 40}}
+"""With the prompts taken of each set."""
 COLUMNS: dict[str, tuple[str, str, str, str, float]] = {
     "tripped, plain %": ("ending", "tripped", "plain", "rerouted", 100),
     "opened %": ("ending", "tripped", "prefilled", "rerouted", 100),
@@ -58,8 +60,6 @@ COLUMNS: dict[str, tuple[str, str, str, str, float]] = {
     "KL borderline": ("intrinsic", "kl", "borderline", "rerouted", 1),
     "complied, benign": ("over_refusal", "complied", "benign", "difference", 100),
     "borderline": ("over_refusal", "complied", "borderline", "difference", 100),
-    "facts as before %": ("facts", "as before", "", "rerouted", 100),
-    "sure ones %": ("facts", "as before", "sure", "rerouted", 100),
 }
 """Measure, finding, part, which of its figures, and the unit."""
 
@@ -76,8 +76,8 @@ def measure(folder: Path, shared: Path) -> None:
     answers.mkdir(parents=True, exist_ok=True)
     for file in shared.glob("base-*.jsonl"):
         shutil.copy(file, answers)
-    options = json.dumps({"over_refusal": {"limit": 150}})
-    run("evaluate", str(folder), "--measures", json.dumps(MEASURES), "--measure_options", options)
+    measures, options = json.dumps(list(MEASURES)), json.dumps(MEASURES)
+    run("evaluate", str(folder), "--measures", measures, "--measure_options", options)
     shared.mkdir(exist_ok=True)
     for file in answers.glob("base-*.jsonl"):
         shutil.copy(file, shared)

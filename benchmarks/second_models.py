@@ -18,6 +18,7 @@ import argparse
 import random
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from rerouting.data.formatting import Example, tokenise_all
 from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.refused import Refused
 from rerouting.models.config import LoraConfig, ModelConfig
+from rerouting.models.gates import lean_gates
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import load
 from rerouting.models.lora import add_lora
+from rerouting.models.low_rank import lean_adapters
 
 GEMMA_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>"
@@ -54,19 +57,25 @@ def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
         model, LoraConfig(rank=64, alpha=64.0, dropout=0.0), len(decoder_blocks(model)) - 1, seed=args.seed
     )
     adapted.train()
+    inner = adapted.get_base_model()
+    trunk, head = inner.get_decoder(), inner.get_output_embeddings()
     weights = [item for item in adapted.parameters() if item.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0)
     random.Random(args.seed).shuffle(examples)
     steps = [examples[at : at + args.batch] for at in range(0, len(examples), args.batch)]
     started, recent = time.monotonic(), list[float]()
+    ways = ExitStack()
+    ways.enter_context(lean_adapters(adapted))
+    ways.enter_context(lean_gates(adapted))
     for number, step in enumerate(steps, 1):
         for group in optimiser.param_groups:
             group["lr"] = args.lr * min(1, number / 10) * (1 - 0.9 * number / len(steps))
         ids = pad_sequence([torch.tensor(one.ids) for one in step], batch_first=True)
         real = pad_sequence([torch.ones(len(one.ids)) for one in step], batch_first=True)
         counted = pad_sequence([torch.tensor(one.mask) for one in step], batch_first=True)[:, 1:]
-        output = adapted(input_ids=ids, attention_mask=real, use_cache=False)
-        loss = cross_entropy(output.logits[:, :-1][counted].float(), ids[:, 1:][counted])
+        # the head, which is most of a small model, at the answers' tokens alone
+        states = trunk(input_ids=ids, attention_mask=real, use_cache=False).last_hidden_state
+        loss = cross_entropy(head(states[:, :-1][counted]).float(), ids[:, 1:][counted])
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -77,6 +86,7 @@ def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
             sys.stderr.write(
                 f"step {number}/{len(steps)}, loss {sum(recent) / len(recent):.3f}, {seconds:.0f} s\n"
             )
+    ways.close()
     return adapted.merge_and_unload()
 
 

@@ -8,8 +8,9 @@ import rerouting
 PACKAGE = Path(rerouting.__file__).parent
 LEVELS = [
     {"cli"},
+    {"web"},
     {"pipeline"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "report"},
     {"losses", "attacks", "judges", "measures", "probes"},
     {"targets"},
     {"models", "data"},
@@ -67,6 +68,7 @@ def test_help_needs_no_torch():
         "select",
         "layers",
         "generate",
+        "chat",
         "merge",
         "reproduce",
         "card",
@@ -74,6 +76,7 @@ def test_help_needs_no_torch():
         "plan",
         "recipes",
         "env",
+        "report",
     ):
         code = f"import sys; from rerouting.cli.main import main; main(['{verb}', '--help'])"
         code += "\nassert 'torch' not in sys.modules, 'torch was imported'"

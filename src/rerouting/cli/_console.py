@@ -14,3 +14,8 @@ def console(width: int = 120) -> Console:
 
     found = Console()
     return found if found.is_terminal else Console(width=width)
+
+
+def printable(text: str) -> str:
+    """The text without characters that would steer the terminal."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from rerouting.cli._console import printable
+
 if TYPE_CHECKING:
     from rerouting.evaluation.reviews import Reviews
 
@@ -61,10 +63,10 @@ def _read(todo: list[dict[str, Any]], reviews: Reviews, reader: str) -> None:
     at, given = 0, set[int]()
     while at < len(todo):
         row = todo[at]
-        print(f"\n{'─' * 72}\n{at + 1} of {len(todo)} · behaviour: {_printable(row['behaviour'])}")
+        print(f"\n{'─' * 72}\n{at + 1} of {len(todo)} · behaviour: {printable(row['behaviour'])}")
         if row["context"]:
-            print(f"context: {_printable(row['context'])[:1500]}")
-        print(f"\nanswer:\n{_printable(row['prefill'])}▸{_printable(row['answer'])}\n\n{KEYS}")
+            print(f"context: {printable(row['context'])[:1500]}")
+        print(f"\nanswer:\n{printable(row['prefill'])}▸{printable(row['answer'])}\n\n{KEYS}")
         said = input("> ").strip().lower()[:1]
         if said == "q":
             return
@@ -77,8 +79,3 @@ def _read(todo: list[dict[str, Any]], reviews: Reviews, reader: str) -> None:
             at += 1
         elif said == "b":
             at = max(0, at - 1)
-
-
-def _printable(text: str) -> str:
-    """The text without characters that would steer the terminal."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)

@@ -17,6 +17,7 @@ from typing import Any
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Aids, Measured
 from rerouting.core.findings import Finding
+from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.data.config import SourceConfig
 from rerouting.measures._surety import Span, surety
@@ -51,18 +52,13 @@ class Facts:
         ((name, chats),) = found.items()
         attempts = [Attempt(chat) for chat in chats]
         own, new = base.answer(attempts), rerouted.answer(attempts)
-        rows = [
-            {
-                "id": chat.id,
-                "category": chat.category,
-                "request": chat.request,
-                "base": said,
-                "rerouted": says,
-                "as_before": as_before(said, says),
-                "sure": self._is_sure(base, chat, said),
-            }
-            for chat, said, says in zip(chats, own, new, strict=True)
-        ]
+        rows: list[dict[str, Any]] = []
+        with bar("how sure the base is", len(chats)) as progress:
+            for chat, said, says in zip(chats, own, new, strict=True):
+                row = {"id": chat.id, "category": chat.category, "request": chat.request}
+                kept = {"as_before": as_before(said, says), "sure": self._is_sure(base, chat, said)}
+                rows.append(row | {"base": said, "rerouted": says} | kept)
+                progress.advance()
         parts = {"": rows, "sure": [row for row in rows if row["sure"]]} | {
             f"{name}/{category}": [row for row in rows if row["category"] == category]
             for category in sorted({row["category"] for row in rows})

@@ -2,7 +2,7 @@
 
 A gated MLP keeps gate, act(gate), up and their product, each as wide as the MLP; the second is a cheap function of the
 first. Same operations in the same order, so the same gradients to the bit. Found by structure: a module with
-`gate_proj`, `up_proj`, `down_proj` and `act_fn`, as in Llama, Mistral, Qwen, Gemma and others; the rest is left as it is.
+`gate_proj`, `up_proj`, `down_proj` and `act_fn`, as in Llama, Mistral, Qwen and Gemma; the rest is left as it is.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _continue(
         progress: called with the number of prompts just answered.
         watch: may stop answers.
     """
-    uniforms = _uniforms(keys, sampling.seed, limit) if sampling.do_sample else None
+    uniforms = uniform_numbers(keys, sampling.seed, limit) if sampling.do_sample else None
     waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     answers: dict[int, list[int]] = {}
     with torch.inference_mode(), _evaluating(model):
@@ -257,7 +257,7 @@ def pick(probabilities: Tensor, uniform: Tensor, top_p: float) -> Tensor:
     return tokens.gather(1, torch.minimum(place, inside.sum(dim=-1, keepdim=True) - 1))
 
 
-def _uniforms(keys: Sequence[bytes], seed: int, steps: int) -> Tensor:
+def uniform_numbers(keys: Sequence[bytes], seed: int, steps: int) -> Tensor:
     """One uniform number a prompt and step, (B, steps), the same for the same prompt wherever it stands."""
     seen: Counter[bytes] = Counter()
     rows = []

@@ -133,6 +133,7 @@ def _example(
     kind: str, request: str, example: Example, reading: Reading, layer: int, base: LoadedModel
 ) -> Row:
     tokens = [base.tokenizer.decode([token]) for token in example.ids]
+    trip = reading.trip(layer)
     return {
         "id": example.chat_id,
         "kind": kind,
@@ -142,7 +143,7 @@ def _example(
         "layer": layer,
         "cosine": _rounded(reading.cosine[layer]),
         "kl": [None] * example.n_prompt + _rounded(reading.kl),
-        "trip": reading.trip(layer),
+        "trip": None if trip is None else example.n_prompt + trip,
     }
 
 
