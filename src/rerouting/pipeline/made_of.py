@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rerouting.core.conversion import plain
 from rerouting.core.errors import UserError
 from rerouting.core.files import sha256_file
 from rerouting.core.near import way_out
+from rerouting.training.config import RunConfig
 
 _TEXTS = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".py", ".txt")
 
@@ -42,6 +44,18 @@ def sources_of(name: str, options: dict[str, Any]) -> list[str]:
         elif text.strip(".~/ ") and os.path.isdir(file):
             inside = sorted(one for one in Path(file).rglob("*") if one.suffix in _TEXTS and one.is_file())
             found += [sha256_file(one) for one in inside]
+    return found
+
+
+def own_files(config: RunConfig) -> dict[str, str]:
+    """Hashes of the files that losses and evaluation attacks are, or read, by the name that the configuration has."""
+    named = [plain(config.losses), [[one.attack, one.attack_options] for one in config.evaluation.sets]]
+    found = {}
+    for text in _texts(named):
+        path = text.rpartition(":")[0] if ".py:" in text else text
+        file = os.path.expanduser(path)
+        if os.path.isfile(file):
+            found[path] = sha256_file(Path(file))
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rerouting.core.errors import UserError
+from rerouting.core.files import sha256_of
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.core.refusal import declines
@@ -54,8 +55,8 @@ class Preparation:
             UserError: a source or a stream is unusable.
         """
         data = self.config.data
-        sets = [chat for one in self.config.evaluation.sets for chat in chats_of(one.source)]
-        harmful_sets = [chat for source in data.evaluation for chat in chats_of(source)]
+        sets = [chat for one in self.config.evaluation.sets for chat in self._seen("sets", one.source)]
+        harmful_sets = [chat for source in data.evaluation for chat in self._seen("evaluation", source)]
         harmful_sets += [chat for chat in sets if chat.target]
         harmful = self._stream(
             "circuit_breaker", data.circuit_breaker, behaviours(harmful_sets), data.max_bleu
@@ -87,6 +88,18 @@ class Preparation:
         mixed = mix(parts, optim.steps * size, seed)
         return drop_requests(mixed, self.config.data.drop_request, seed)
 
+    def _seen(self, name: str, source: SourceConfig) -> list[Chat]:
+        """What is evaluated on, and never trained on; noted in the report."""
+        chats = chats_of(source)
+        row = {
+            "name": source.name,
+            "options": source.options,
+            "chats": len(chats),
+            "sha256": sha256_of(chats),
+        }
+        self.report.setdefault(name, []).append(row)
+        return chats
+
     def _held_out(self, name: str, sources: Sequence[SourceConfig]) -> list[Example]:
         chats = [chat for source in sources for chat in self._answered(name, source, [], None)]
         return self._tokens(name, chats) if chats else []
@@ -96,7 +109,12 @@ class Preparation:
     ) -> list[Chat]:
         """A source's chats, filtered and with responses."""
         chats = chats_of(source)
-        row: dict[str, Any] = {"name": source.name, "options": source.options, "chats": len(chats)}
+        row: dict[str, Any] = {
+            "name": source.name,
+            "options": source.options,
+            "chats": len(chats),
+            "sha256": sha256_of(chats),
+        }
         self.report.setdefault(name, []).append(row)
         if references and threshold is not None and self.config.data.max_bleu is not None:
             chats, dropped = drop_contaminated(chats, references, threshold)
@@ -111,7 +129,7 @@ class Preparation:
                     "train on other data than is evaluated on, or raise data.max_bleu",
                 )
         if source.on_policy:
-            before, chats = len(chats), self._sampled(chats, source)
+            before, chats = len(chats), self._sampled(chats, source, row)
             row["dropped_without_completion"] = before - len(chats)
             if source.refusals == "retain":
                 chats = self._without_refusals(name, chats, row)
@@ -131,8 +149,9 @@ class Preparation:
         left = set(map(id, refused))
         return [chat for chat in chats if id(chat) not in left]
 
-    def _sampled(self, chats: list[Chat], source: SourceConfig) -> list[Chat]:
-        """The base model's own completions, from the cache where they were sampled before."""
+    def _sampled(self, chats: list[Chat], source: SourceConfig, row: dict[str, Any]) -> list[Chat]:
+        """The base model's own completions, from the cache where they were sampled before; `row` says which."""
+        row["completions"] = "from the cache"
         sampling = self.config.sampling
         seed = self.config.seed if sampling.seed is None else sampling.seed
         settings = asdict(sampling) | {"seed": seed}
@@ -140,6 +159,7 @@ class Preparation:
             settings["max_new_tokens"] = source.max_new_tokens
 
         def complete(prompts: list[list[int]]) -> list[list[int]]:
+            row["completions"] = "sampled"
             with bar(f"sampling {source.name} {source.options.get('kind', '')}", len(prompts)) as progress:
                 return generate(
                     self.loaded.model,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,30 @@ from rerouting.core.files import atomic_write, sha256_file, write_jsonl
 from rerouting.core.manifest import Stages, environment, write_manifest
 from rerouting.core.rundir import RunDir
 from rerouting.data.cache import CompletionCache
+from rerouting.models.adapter_files import WEIGHTS
 from rerouting.models.config import ModelConfig
 from rerouting.models.digest import weights_digest
+from rerouting.models.embedded import EMBEDDED
 from rerouting.models.gguf_cache import cache_folder
 from rerouting.models.hardware import pick_device, pick_dtype
-from rerouting.models.loading import EMBEDDED, LoadedModel, load, require_chat_template
+from rerouting.models.loading import LoadedModel, load, require_chat_template
 from rerouting.models.lora import add_lora, save_adapter
 from rerouting.models.merging import merge_to
 from rerouting.models.shape import shape_of
+from rerouting.pipeline.card import write_cards
 from rerouting.pipeline.evaluate import evaluate
+from rerouting.pipeline.made_of import own_files
 from rerouting.pipeline.places import load_places, save_places
 from rerouting.pipeline.prepare import Preparation
-from rerouting.pipeline.readme import run_readme
 from rerouting.pipeline.streams import load_streams, save_streams
 from rerouting.pipeline.target_layers import blocks_needed, check_layers, with_target_layers
 from rerouting.training.config import RunConfig
 from rerouting.training.loop import TrainingData, train
 from rerouting.training.places import wanted
 from rerouting.training.processes import Processes
+
+BATCHING = ("micro_batch", "pack", "recompute", "offload", "shard")
+"""Fields of `training` that `what_counts` leaves out."""
 
 
 @dataclass
@@ -46,11 +53,14 @@ class Record:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, run: RunDir) -> Record:
-        """Go on with the manifest of an earlier process, if there is one."""
+    def open(cls, run: RunDir, config: RunConfig) -> Record:
+        """Go on with the manifest of an earlier process, if there is one; this process is added to it."""
         facts = json.loads(run.manifest.read_text()) if run.manifest.exists() else {}
-        earlier = facts.get("processes", [])
-        return cls(run, Stages(facts.pop("stages", None)), facts | {"processes": [*earlier, environment()]})
+        stages = Stages(facts.pop("stages", None))
+        own = environment() | {"folder": str(Path.cwd()), "batching": batching(config)}
+        facts["processes"] = [*facts.get("processes", []), own]
+        facts |= {"config": {"sha256": sha256_file(run.config)}, "files": own_files(config)}
+        return cls(run, stages, facts)
 
     def note(self, **facts: Any) -> None:
         """Add facts and write."""
@@ -58,8 +68,20 @@ class Record:
         write_manifest(self.run.manifest, **self.facts, stages=self.stages.as_dict())
 
 
-def execute(config: RunConfig, out: Path) -> dict[str, Any]:
+def execute(
+    config: RunConfig,
+    out: Path,
+    cache: CompletionCache | None = None,
+    watch: Callable[[str, dict[str, Any]], None] = lambda stage, facts: None,
+) -> dict[str, Any]:
     """Make the run in `out`, or go on with it.
+
+    Args:
+        config: the run.
+        out: its folder.
+        cache: where completions are kept; None for the one that all runs share.
+        watch: called with "load" or "prepare" and the manifest's facts when that stage is done; what it raises ends
+            the run.
 
     Returns:
         What summary.json holds; empty if nothing was to be evaluated.
@@ -78,7 +100,7 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
         if run.readme.exists():
             processes.agree(False)
             return json.loads(run.summary.read_text()) if run.summary.exists() else {}
-        record = Record.open(run)
+        record = Record.open(run, given)
         with record.stages.stage("load"):
             base = load(_placed(config, processes))
             require_chat_template(base.tokenizer, config.model.name)
@@ -91,9 +113,10 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
             target_layers=config.losses.target_layers,
             devices={"count": processes.world, "sharded": processes.shards(config.training.shard)},
         )
-        cache = CompletionCache(cache_folder() / "completions")
+        watch("load", record.facts)
+        cache = cache or CompletionCache(cache_folder() / "completions")
         if not (run.adapter / "adapter_config.json").exists():
-            base = prepare_and_train(config, run, record, base, digest, cache, blocks, processes)
+            base = prepare_and_train(config, run, record, base, digest, cache, blocks, processes, watch)
         else:
             processes.agree(False)
         if not (run.model / "config.json").exists():
@@ -115,7 +138,7 @@ def execute(config: RunConfig, out: Path) -> dict[str, Any]:
             summary["stages"] = record.stages.as_dict()
             atomic_write(run.summary, json.dumps(summary, indent=2) + "\n")
         summary = json.loads(run.summary.read_text()) if run.summary.exists() else {}
-        atomic_write(run.readme, run_readme(config, summary, run.path))
+        write_cards(run, config)
     return summary
 
 
@@ -128,12 +151,14 @@ def prepare_and_train(
     cache: CompletionCache,
     blocks: int,
     processes: Processes,
+    watch: Callable[[str, dict[str, Any]], None],
 ) -> LoadedModel:
     """Build the streams, train adapters on `base`, save them and take them off again; the base as it was before."""
     with record.stages.stage("prepare"):
         data = _prepared(config, run, record, Preparation(config, base, digest, cache))
     hashes = {path.stem: sha256_file(path) for path in sorted(run.streams.glob("*.jsonl"))}
     record.note(data=record.facts.get("data", {}) | {"sha256": hashes})
+    watch("prepare", record.facts)
     with record.stages.stage("train"):
         processes.agree(True)
         model = _trained(config, run, base, data, blocks, processes)
@@ -144,7 +169,7 @@ def prepare_and_train(
             base = load(config.model)
         else:
             model.unload()
-    record.note()
+    record.note(adapter={"sha256": sha256_file(run.adapter / WEIGHTS)})
     return base
 
 
@@ -231,6 +256,12 @@ def claim(run: RunDir, config: RunConfig) -> None:
         )
     else:
         sys.stderr.write(f"going on with {run.path}\n")
+
+
+def batching(config: RunConfig) -> dict[str, Any]:
+    """What a run that goes on may change: memory and speed depend on it, and the last bits of a sum."""
+    own = {name: getattr(config.training, name) for name in BATCHING}
+    return own | {"token_budget": config.sampling.token_budget}
 
 
 def _without_batching(config: RunConfig) -> RunConfig:
