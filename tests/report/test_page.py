@@ -92,7 +92,7 @@ def test_every_section_has_its_figures(run):
         "Apache-2.0, ships with rerouting",
         "b57fa76c" * 8,
         "e418aedd" * 8,
-        f"rerouting train --config {run}/config.yaml --out another-folder",
+        f"rerouting reproduce {run}",
     ):
         assert shown in outline.text, shown
     assert not re.search(r'class="note (absent|damaged)"', page_of(run))

@@ -203,7 +203,7 @@ def _add_setup(group: Group, run: Run) -> None:
 
 
 def _command(run: Run) -> str:
-    return f"rerouting train --config {shlex.quote(str(run.path / 'config.yaml'))} --out another-folder"
+    return f"rerouting reproduce {shlex.quote(str(run.path))}"
 
 
 def made_by() -> str:
