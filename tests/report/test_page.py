@@ -196,6 +196,14 @@ def test_several_runs_side_by_side(run, tmp_path):
     assert "Runs side by side" not in Outline(page_of(run, run)).text, "the same one twice is one"
 
 
+def test_a_run_without_evaluation_sets_beside_one_with_them(run, tmp_path):
+    bare = make_run(tmp_path / "bare")
+    (bare / "summary.json").unlink()
+    (bare / "generations.jsonl").unlink()
+    outline = Outline(page_of(bare, run, out=tmp_path / "both.html"))
+    assert "Capability against robustness" in outline.text and "Runs side by side" in outline.text
+
+
 def test_different_bases_are_pointed_out(run, tmp_path):
     other = make_run(tmp_path / "other")
     facts = json.loads((other / "manifest.json").read_text())

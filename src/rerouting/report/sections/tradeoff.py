@@ -111,7 +111,8 @@ def _plot(runs: Sequence[Run], across: Axes, up: Axes) -> Plot:
         trace |= {"x": x["at"], "y": y["at"]}
         trace["error_x"] |= x["error"]
         trace["error_y"] |= y["error"]
-        trace["hovertext"] = [f"{a}<br>{b}" for a, b in zip(x["text"], y["text"], strict=True)]
+        # a run may lack one of the two figures: it has no points then
+        trace["hovertext"] = [f"{a}<br>{b}" for a, b in zip(x["text"], y["text"], strict=False)]
         traces.append(trace)
     caption = "Hollow: base; filled: rerouted. Bars are 95 % intervals."
     return Plot("", traces, layout, caption, choices=data)
