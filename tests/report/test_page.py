@@ -1,6 +1,7 @@
 """The whole page from a made-up run: every part, figures as in the files, escaping, size, several runs."""
 
 import json
+import shutil
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -200,6 +201,7 @@ def test_a_run_without_evaluation_sets_beside_one_with_them(run, tmp_path):
     bare = make_run(tmp_path / "bare")
     (bare / "summary.json").unlink()
     (bare / "generations.jsonl").unlink()
+    shutil.rmtree(bare / "attacks-quick")
     outline = Outline(page_of(bare, run, out=tmp_path / "both.html"))
     assert "Capability against robustness" in outline.text and "Runs side by side" in outline.text
 
