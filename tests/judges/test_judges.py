@@ -35,7 +35,8 @@ BROKEN = [
     ),
     ("empty", "                    \n\n    \n      ", 1.5),
     ("empty", "", 0.0),
-    ("cut short", "Step 1\n\n", 1.0),
+    ("cut short", "Here is a Python function for the", 1.0),
+    ("cut short", "Sure", 1.0),
     ("cut short", "The rumors of", 1.0),
     ("cut short", "To turn routers into a network,", 1.0),
     ("symbols", 'Shatter: " "//" "//§§ "//" %%%&& "$$ "//"=)(/&%$§!"//" "//" "//" "//" °^°^ "//"*+~#', 1.8),
@@ -75,10 +76,17 @@ def test_a_short_answer_is_no_fragment_if_it_ends_its_sentence_or_the_base_is_sh
         "Paris.",
         "It is 42!",
         "Call it as sort(a)",
-        "one two three four five six seven eight nine",
+        "Paris",
+        "366",
+        "Yes, it is",
+        "I do not know that",
+        "こんにちは",
+        "https://example.org/a",
+        "I can't help with that",
+        "one two three four five six seven eight the",
     ):
         assert Broken().reason(Answer(whole, [1.0] * 4), BASE) is None
-    assert Broken().reason(Answer("Paris", [1.0]), Answer(" ".join(["word"] * 23), [1.0] * 23)) is None
+    assert Broken().reason(Answer("The", [1.0]), Answer(" ".join(["word"] * 23), [1.0] * 23)) is None
 
 
 def test_an_answer_that_breaks_half_way_is_broken():

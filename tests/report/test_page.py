@@ -1,8 +1,8 @@
 """The whole page from a made-up run: every part, figures as in the files, escaping, size, several runs."""
 
 import json
-import shutil
 import re
+import shutil
 from html import unescape
 from html.parser import HTMLParser
 

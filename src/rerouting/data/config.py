@@ -26,7 +26,8 @@ class SourceConfig:
     """Length at which this source's completions are cut; null for sampling.max_new_tokens."""
     refusals: Literal["keep", "retain"] = "keep"
     """Where on-policy completions without prefix go that decline (core/refusal.py): "keep" them in their stream, or
-    move them from the circuit-breaker set to the retain set, so that a model that refuses goes on refusing."""
+    move them from the circuit-breaker set to the retain set (where they stay anyway), so that a model that refuses goes
+    on refusing."""
 
 
 @dataclass

@@ -37,6 +37,8 @@ def _is_gated(module: Any) -> bool:
     if width is None or not all(hasattr(module, part) for part in _PARTS) or "forward" in vars(module):
         return False
     numbers = [item for item in module.parameters() if item.is_floating_point()]
+    if not numbers:  # in 4 bits, without adapters: nothing here is trained
+        return False
     x = torch.linspace(-1, 1, width).to(numbers[0])[None]
     modes = {part: part.training for part in module.modules()}
     module.eval()  # without dropout

@@ -25,6 +25,7 @@ from rerouting.core.rundir import hold
 from rerouting.evaluation.judging import Scorer, label_of
 from rerouting.evaluation.kept_config import KeptConfig
 from rerouting.evaluation.kept_table import write_tables
+from rerouting.judges.broken import Broken
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.made_of import check_named, sources_of
 from rerouting.pipeline.pair import digest, pair_of
@@ -122,7 +123,7 @@ def _remembered(loaded: LoadedModel, name: str, mark: str, config: KeptConfig, o
 def _identity(name: str, measure: Any, config: KeptConfig, digests: dict[str, str]) -> str:
     options = asdict(measure) if is_dataclass(measure) and not isinstance(measure, type) else {}
     used: list[Any] = [__version__, name, options, sources_of(name, options), digests]
-    used += [config.seed, config.max_new_tokens, config.assistant, config.assistant_options]
+    used += [Broken.version, config.seed, config.max_new_tokens, config.assistant, config.assistant_options]
     return sha256_of(used)[:8]
 
 

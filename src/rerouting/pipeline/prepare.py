@@ -131,7 +131,7 @@ class Preparation:
         if source.on_policy:
             before, chats = len(chats), self._sampled(chats, source, row)
             row["dropped_without_completion"] = before - len(chats)
-            if source.refusals == "retain":
+            if source.refusals == "retain" and name != "retain":
                 chats = self._without_refusals(name, chats, row)
         row["used"] = len(chats)
         return chats

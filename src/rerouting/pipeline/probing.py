@@ -97,7 +97,7 @@ def train_probes(run: Path, config: ProbeConfig) -> Row:
     sides = _sides(run, config)
     depth = len(decoder_blocks(base.model, settings.model.blocks))
     sweep = _sweep(reader, sides, range(1, depth + 1), config.seed) if config.layer is None else {}
-    layer = config.layer or max(sweep, key=lambda one: (round(sweep[one], 3), -one))
+    layer = max(sweep, key=lambda one: (round(sweep[one], 3), -one)) if config.layer is None else config.layer
     states = {
         name: reader.states(examples, [layer], config.tokens, f"states of {name} answers")
         for name, examples in sides.items()

@@ -56,7 +56,7 @@ def token_states(
 
             def keep(key: Key, state: Tensor, rows: Tensor = rows, columns: Tensor = columns) -> None:
                 assert isinstance(key, int)
-                found[key].append(state[rows.to(device), columns.to(device)].float().cpu())
+                found[key].append(state[rows.to(state.device), columns.to(state.device)].float().cpu())
 
             trunk(batch.input_ids, batch.attention_mask, layers, seen=keep)
             progress.advance(len(group))
