@@ -60,7 +60,7 @@ def test_it_stops_where_reading_afterwards_finds_the_first_flagged_token(target,
             found = guarded(monitor, target.tokenizer, given, max_new_tokens=LIMIT)
             kept = guarded(monitor, target.tokenizer, given, max_new_tokens=LIMIT, refusal="")
         for prompt, answer, said, bare in zip(given, plain, found, kept, strict=True):
-            expected = first_above(afterwards(target, prompt, answer, one)[: LIMIT - 1], one)
+            expected = first_above(afterwards(target, prompt, answer, one), one)
             assert said.flagged == bare.flagged == expected
             whole = target.tokenizer.decode(answer, skip_special_tokens=True)
             assert said.text == (whole if expected is None else REFUSAL)
@@ -144,6 +144,34 @@ def test_streamed_and_batched_stop_at_the_same_token(target):
             )
             assert "".join(silent) == kept.text
     assert stops > 4
+
+
+def test_the_logits_hook_starts_anew_with_every_call(target):
+    """Rows that were flagged, or had ended, in an earlier call are watched like any other."""
+    end = target.tokenizer.eos_token_id
+    options = {"max_new_tokens": LIMIT, "do_sample": False}
+    first, second = (torch.tensor([prompt]) for prompt in prompts(target)[:2])
+    for threshold in (-1e9, 1e9):
+        with Monitor(target.model, probe(skip=0, threshold=threshold)) as monitor:
+            hook = monitor.ending(end)
+            lengths = []
+            for given in (first, second, first):
+                mask = torch.ones_like(given)
+                said = target.model.generate(given, attention_mask=mask, logits_processor=[hook], **options)
+                lengths.append(said.shape[1] - given.shape[1])
+        assert lengths == ([2, 2, 2] if threshold < 0 else [LIMIT] * 3)
+
+
+def test_numbers_that_are_none_are_an_alarm(target):
+    head = Head({"weight.0": torch.full((1, 32), float("nan")), "bias.0": torch.zeros(1)})
+    one = Probe(head, "linear", 2, 0, 1e9)
+    with Monitor(target.model, one) as monitor:
+        found = guarded(monitor, target.tokenizer, prompts(target), max_new_tokens=LIMIT)
+    assert all(said.text == REFUSAL and said.flagged == 0 for said in found)
+    told = "".join(
+        guarded_stream(target.model, target.tokenizer, one, prompts(target)[0], max_new_tokens=LIMIT)
+    )
+    assert told == REFUSAL
 
 
 def test_what_it_cannot_watch_it_refuses(target):

@@ -9,9 +9,9 @@ An answer is broken when one of these holds:
    (loops are *likely* under the base, so likelihood alone calls half of the gibberish fine);
 4. symbols: fewer than `min_letters` of its characters are letters, digits or spaces, and fewer than the base's own
    answer has by `letters_margin`;
-5. cut short: it stops in mid-sentence after at most `cut_words` words, at a comma or at a word that no English sentence
-   ends with ("The", "Here is a"), where the base's own answer has `full_words`: what is left by a model that is routed to
-   the end of its turn. A short answer that may be whole ("Paris", "366"), or that declines, is none.
+5. cut short: it stops in mid-sentence after at most `cut_words` words, at a comma or at a word that no English
+   sentence ends with ("The", "Here is a"), where the base's own answer has `full_words`: what is left by a model that
+   is routed to the end of its turn. A short answer that may be whole ("Paris", "366"), or that declines, is none.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import ClassVar
 from rerouting.core.contracts import Judged, Verdict
 from rerouting.core.refusal import declines
 
-_OPEN = frozenset(
-    """a an the to of for from with by at into onto and or but if because as than when while who which whose my your his
-    her our their its i he she we i'm you're we're they're it's here's there's let's very""".split()
+_OPEN = (
+    "a an the to of for from with by at into onto and or but if because as than when while who which whose my your his "
+    "her our their its i he she we i'm you're we're they're it's here's there's let's very"
 )
 """Words that no English sentence ends with."""
-_OPENINGS = frozenset("sure this these you it they here".split())
+_OPENINGS = "sure this these you it they here"
 """Words that are no answer if they are all of it."""
 
 
@@ -93,7 +93,7 @@ class Broken:
         if len(words) > self.cut_words or declines(text):
             return False
         last = words[-1].lower()
-        return last.endswith(",") or last in _OPEN or (len(words) == 1 and last in _OPENINGS)
+        return last.endswith(",") or last in _OPEN.split() or (len(words) == 1 and last in _OPENINGS.split())
 
     def _verdict(self, one: Judged) -> Verdict:
         if one.reference is None:

@@ -10,12 +10,14 @@ to use it:
         model.generate(**inputs, logits_processor=[monitor.ending(end_token)])          # ends the turn instead
 
 A token's state is known when the token is fed back, so an answer stops one token after the flagged one, which is then
-taken off: what a reader sees ends before it. (`ending` leaves it: the logits hook cannot take back.) The answer's first
-`skip` tokens are passed over. With beam search rows change places: it is refused.
+taken off: what a reader sees ends before it. (`ending` leaves it, for a logits hook cannot take back; and transformers'
+own loop does not feed the very last token of an answer that reaches its limit: `guarded` and `guarded_stream` do.) The
+answer's first `skip` tokens are passed over. With beam search rows change places: it is refused.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,10 +70,14 @@ class Monitor:
 
     def batch(self, rows: Sequence[int], width: int) -> StoppingCriteria:
         """What stops a batch of prompts: `rows` are their numbers, `width` their padded length."""
+        self.start(rows)
+        return _Stop(self, list(rows), width)
+
+    def start(self, rows: Sequence[int]) -> None:
+        """Forget what was seen of these prompts."""
         self.flagged = {row: at for row, at in self.flagged.items() if row not in rows}
         self.highest |= dict.fromkeys(rows, float("-inf"))
         self._over -= set(rows)
-        return _Stop(self, list(rows), width)
 
     def ending(self, end_token: int) -> LogitsProcessor:
         """What makes flagged answers end their turn, for code that takes no stopping criteria; rows count from 0."""
@@ -97,6 +103,7 @@ class Monitor:
             for row, score in zip(rows, scores.tolist(), strict=True):
                 if row in self._over:
                     continue
+                score = score if math.isfinite(score) else math.inf  # broken numbers are an alarm
                 self.highest[row] = max(self.highest.get(row, score), score)
                 if score > self.probe.threshold and row not in self.flagged:
                     self.flagged[row] = new_tokens - 1
@@ -119,18 +126,24 @@ class _Stop(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
         """Tokens so far (B, T), the newest not yet fed, to what is done (B,)."""
         new = input_ids.shape[1] - self.width - 1
-        return self.monitor.alarms(self.rows, new, input_ids[:, -2].tolist())
+        return self.monitor.alarms(self.rows, new, input_ids[:, -2].tolist()).to(input_ids.device)
 
 
 class _End(LogitsProcessor):  # type: ignore[misc]
     def __init__(self, monitor: Monitor, end_token: int) -> None:
-        self.monitor, self.end_token, self.width = monitor, end_token, -1
+        self.monitor, self.end_token, self.width = monitor, end_token, 0
+        self.before = torch.empty(0, 0, dtype=torch.long)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Tokens so far (B, T), all of them fed, and logits (B, V) to logits."""
-        self.width = input_ids.shape[1] if self.width < 0 else self.width
-        new = input_ids.shape[1] - self.width
-        alarms = self.monitor.alarms(range(len(input_ids)), new, input_ids[:, -1].tolist())
+        rows = range(len(input_ids))
+        if not torch.equal(
+            input_ids[:, :-1].cpu(), self.before
+        ):  # the first token of another call of generate
+            self.width = input_ids.shape[1]
+            self.monitor.start(rows)
+        self.before = input_ids.cpu()
+        alarms = self.monitor.alarms(rows, input_ids.shape[1] - self.width, input_ids[:, -1].tolist())
         only = torch.full_like(scores, float("-inf"))
         only[:, self.end_token] = 0.0
         return torch.where(alarms[:, None].to(scores.device), only, scores)
@@ -169,11 +182,13 @@ def guarded(
         options: as `models.generation.generate` takes them.
     """
     monitor.flagged, monitor.highest = {}, {}
-    answers = generate(monitor.model, tokenizer, prompts, watch=monitor, **options)
+    limit = options.pop("max_new_tokens")
+    # one more, by which the last one's state is known
+    answers = generate(monitor.model, tokenizer, prompts, watch=monitor, max_new_tokens=limit + 1, **options)
     found = []
     for row, tokens in enumerate(answers):
         stop, highest = monitor.flagged.get(row), monitor.highest[row]
-        text = tokenizer.decode(tokens[:stop], skip_special_tokens=True)
+        text = tokenizer.decode(tokens[: limit if stop is None else stop], skip_special_tokens=True)
         text = refusal if stop is not None and refusal else text
         found.append(Guarded(text, stop, highest if highest > float("-inf") else None))
     return found

@@ -25,14 +25,17 @@ def guarded_stream(
     """
     text = TextStream(tokenizer)
     told, held = 0, None
+    limit = options.pop("max_new_tokens")
     reader = Reader(model, [probe.layer], probe.blocks)
-    for step in stream(reader, prompt, **options):
+    for step in stream(reader, prompt, max_new_tokens=limit + 1, **options):
         if held is not None:
             score = float(probe.head.scores(step.states[0]))  # of the token that is held back
-            if told >= probe.skip and score > probe.threshold:
+            if told >= probe.skip and not score <= probe.threshold:
                 yield text.rest() + (f"\n{refusal}" if told and refusal else refusal)
                 return
             told += 1
             yield text.push(held)
-        held = None if step.ended else step.token
-    yield (text.push(held) if held is not None else "") + text.rest()
+        if step.ended or told == limit:
+            break
+        held = step.token
+    yield text.rest()
