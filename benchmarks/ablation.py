@@ -33,17 +33,17 @@ def instead(name: str, **options: Any) -> list[str]:
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
+    "paper, relative distance": [
+        *QUICK,
+        "--config",
+        str(HERE / "paper_settings.yaml"),
+        "--losses.retain",
+        '{"name": "relative"}',
+    ],
     "quickstart": QUICK,
     "default": ["--recipe", "default"],
-    "place at 0.87": ["--recipe", "default", "--losses.target_depths", "[0.87]"],
-    "place at 0.87, weight 6": [
-        "--recipe",
-        "default",
-        "--losses.target_depths",
-        "[0.87]",
-        "--losses.schedule.options",
-        '{"reroute": 6.0, "retain_from": 14.0, "retain_to": 80.0}',
-    ],
+    "length 0.5": ["--recipe", "default", *instead("to_place", place="end", within=10.0, length=0.5)],
+    "length 1.5": ["--recipe", "default", *instead("to_place", place="end", within=10.0, length=1.5)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],
     "place at layer 20": [*QUICK, *AT_20],
@@ -56,8 +56,19 @@ VARIANTS: dict[str, list[str]] = {
     "retain after harm": [*QUICK, "--data.retain_after_harm", "0.25"],
     "no borderline prompts": [*QUICK, "--data.retain", json.dumps([BENIGN])],
 }
-MEASURES = {"intrinsic": {"limit": 40}, "over_refusal": {"limit": 90}, "ending": {"limit": 40}}
-"""With the prompts taken of each set."""
+
+
+def source(kind: str) -> dict[str, Any]:
+    """Bundled *validation* prompts: a default is chosen by this table, so the test ones stay unseen."""
+    return {"name": "bundled", "options": {"kind": kind, "split": "validation"}}
+
+
+HARMLESS = [source("borderline"), source("benign")]
+MEASURES = {
+    "intrinsic": {"sources": HARMLESS, "limit": 40},
+    "over_refusal": {"sources": HARMLESS},
+    "ending": {"source": source("harmful")},
+}
 COLUMNS: dict[str, tuple[str, str, str, str, float]] = {
     "tripped, plain %": ("ending", "tripped", "plain", "rerouted", 100),
     "opened %": ("ending", "tripped", "prefilled", "rerouted", 100),
@@ -80,12 +91,13 @@ def run(*command: str) -> None:
 
 def measure(folder: Path, shared: Path) -> None:
     """Evaluate a run with the base's answers that are known already."""
-    answers = folder / "kept" / "answers"
+    answers = folder / "validation" / "answers"
     answers.mkdir(parents=True, exist_ok=True)
     for file in shared.glob("base-*.jsonl"):
         shutil.copy(file, answers)
     measures, options = json.dumps(list(MEASURES)), json.dumps(MEASURES)
-    run("evaluate", str(folder), "--measures", measures, "--measure_options", options)
+    kept = folder / "validation"
+    run("evaluate", str(folder), "--out", str(kept), "--measures", measures, "--measure_options", options)
     shared.mkdir(exist_ok=True)
     for file in answers.glob("base-*.jsonl"):
         shutil.copy(file, shared)
@@ -104,7 +116,7 @@ def cell(values: list[float | None], scale: float) -> str:
 def table(out: Path) -> str:
     """A row a variant."""
     found: dict[str, list[Any]] = {}
-    for file in sorted(out.glob("*/kept/summary.json")):
+    for file in sorted(out.glob("*/validation/summary.json")):
         found.setdefault(file.parent.parent.name.rpartition("-")[0], []).append(json.loads(file.read_text()))
     lines = [f"| variant | seeds | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name, summaries in found.items():
@@ -135,10 +147,8 @@ def main() -> None:
         for name in args.variants:
             folder = args.out / f"{name}-{seed}"
             fixed = ["--seed", seed, "--sampling.seed", "0", "--evaluation.sets", "[]"]
-            if not (folder / "adapter").exists():
-                run("train", *VARIANTS[name], *fixed, "--out", str(folder))
-            if not (folder / "kept" / "summary.json").exists():
-                measure(folder, args.out / "base_answers")
+            run("train", *VARIANTS[name], *fixed, "--out", str(folder))  # both go on from where they stopped
+            measure(folder, args.out / "base_answers")
     sys.stdout.write(table(args.out))
 
 

@@ -44,16 +44,18 @@ def test_reading_by_hand(run):
     reading = read_both(base, rerouted, example)
     ids = torch.tensor([example.ids])
     own, new = (one.model(ids, output_hidden_states=True) for one in (base, rerouted))
-    assert reading.cosine.shape == reading.norm_ratio.shape == (4, 20) and reading.kl.shape == (8,)
+    assert reading.cosine.shape == reading.norm_ratio.shape == (4, 20) and len(reading.kl) == 8
     for layer, at in ((0, 3), (2, 15), (3, 19)):
         a, b = (output.hidden_states[layer][0, at].float() for output in (own, new))
         assert float(reading.cosine[layer, at]) == pytest.approx(float(a @ b / a.norm() / b.norm()), abs=1e-5)
         assert float(reading.norm_ratio[layer, at]) == pytest.approx(float(b.norm() / a.norm()), abs=1e-5)
     before, after = (output.logits[0, 11:19].float().log_softmax(-1) for output in (own, new))
     expected = (before.exp() * (before - after)).sum(-1)
-    assert torch.allclose(reading.kl, expected, atol=1e-5) and float(reading.kl.max()) > 0
+    assert reading.kl == pytest.approx(expected.tolist(), abs=1e-5) and max(reading.kl) > 0
+    lowest = torch.minimum(reading.cosine[1, 11:19], reading.cosine[2, 11:19])
+    assert reading.written_from([1, 2]) == pytest.approx(lowest.tolist())
     same = read_both(base, base, example)
-    assert torch.allclose(same.cosine, torch.ones(4, 20), atol=1e-5) and float(same.kl.abs().max()) < 1e-5
+    assert torch.allclose(same.cosine, torch.ones(4, 20), atol=1e-5) and max(same.kl) < 1e-5
 
 
 def test_analyse_writes_curves_examples_and_pictures(run, capsys):
@@ -97,10 +99,13 @@ def row(name, base, rerouted):
 def test_cells_count_what_breaks_of_what_the_base_says_coherently():
     rows = [row("direct illegal", "answered", "broken"), row("prefill illegal", "refused", "answered")]
     rows += [row("direct illegal", "broken", "broken"), row("benign", "answered", "answered")]
-    cells = generalising._cells(rows)
-    assert {name: (cell["rate"], cell["n"]) for name, cell in cells.items()} == {
-        "illegal": (0.5, 2),
-        "benign": (0.0, 1),
+    found = {
+        attack: {name: (cell["rate"], cell["n"]) for name, cell in own.items()}
+        for attack, own in generalising._cells(rows).items()
+    }
+    assert found == {
+        "direct": {"illegal": (1.0, 1), "benign": (0.0, 1)},
+        "prefill": {"illegal": (0.0, 1), "benign": (0.0, 1)},
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rerouting.core.findings import Finding
 from rerouting.core.stats import Rate
+from rerouting.pipeline.probe_table import TRANSFER, Case, _rows
 
 EVIL = '<script>window.pwned = 1</script><img src=x onerror="window.pwned=2">'
 KEPT_LINES = {"set": "direct", "id": "harmful-1"}
@@ -216,16 +217,19 @@ def analysis():
 
 
 def probes():
-    row = {
-        "attack": "prefill",
-        "part": "",
-        "n": 40,
-        "base": 0.75,
-        "linear": 0.5,
-        "mlp": 0.45,
-        "rerouted": 0.125,
+    def case(base, rerouted, peak):
+        return Case([base], [rerouted], [[peak, peak]])
+
+    cases = {"prefill": {str(at): case(at < 30, at < 5, at / 10) for at in range(40)}}
+    cases["prefill"]["open"] = case(None, True, 0.0)
+    thresholds = {"linear": 1.95, "reading": 0.5}
+    return {
+        "columns": ["base", *thresholds, "rerouted"],
+        "rows": _rows(cases, thresholds),
+        "matched": _rows(cases, {"linear": 0.85, "reading": 0.85}),
+        "thresholds": {"trained": thresholds},
+        "notes": [TRANSFER],
     }
-    return {"rows": [row | {"base_interval": [0.6, 0.86]}], "false_positives": {"benign": {"linear": 0.01}}}
 
 
 def make_run(folder: Path) -> Path:

@@ -76,7 +76,8 @@ def test_every_section_has_its_figures(run):
         "12.5 [5.5, 26.1]",  # 5 of 40 fell
         "−50.0 [−70.0, −30.0] p 1e-06",
         "not run: no assistant",
-        "12.5 false positives, benign, linear 0.01",
+        "threshold, trained, linear 1.95",
+        "knew of no probe",
         "trips at token 2 of the answer",
         "did not trip",
         "attempt 2 of 2",

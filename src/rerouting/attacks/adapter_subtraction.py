@@ -36,6 +36,7 @@ class AdapterSubtraction:
     """Answer at every scale a second time, without the refusal direction."""
 
     group: ClassVar[int] = 64
+    tampers: ClassVar[bool] = True
     cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 40, "paper": None}
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:

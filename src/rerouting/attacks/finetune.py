@@ -59,6 +59,7 @@ class Finetune:
     """Length of the base model's completions, without their openings."""
 
     group: ClassVar[int] = 512
+    tampers: ClassVar[bool] = True
     budgets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"lrs": [1e-3], "steps": [10], "examples": 32},
         "paper": {"lrs": [2e-5, 1e-4, 2e-4, 1e-3], "steps": [10, 100, 500], "examples": 256, "batch": 16},

@@ -63,6 +63,7 @@ class LatentPgd:
     """Behaviours optimised at once; halves when memory runs out."""
 
     group: ClassVar[int] = 16
+    tampers: ClassVar[bool] = True
     budgets: ClassVar[dict[str, dict[str, Any]]] = {"quick": {"steps": 10}, "paper": {"steps": 64}}
     cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 24, "paper": None}
 

@@ -48,6 +48,7 @@ class RefusalAblation:
     """Most that a chosen direction's removal may add to the mean loss of harmless prompts' tokens, in nats."""
 
     group: ClassVar[int] = 64
+    tampers: ClassVar[bool] = True
     budgets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"prompts": 32, "validation": 8},
         "paper": {"prompts": 128, "validation": 32},

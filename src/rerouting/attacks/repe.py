@@ -56,6 +56,7 @@ class Repe:
     """Most that a chosen coefficient may add to the mean loss of harmless prompts' tokens, in nats."""
 
     group: ClassVar[int] = 64
+    tampers: ClassVar[bool] = True
     budgets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pairs": 32, "validation": 8},
         "paper": {"coefficient": -1.0, "absolute": True, "pairs": 128},

@@ -48,6 +48,7 @@ class Steering:
     """Prompts in a step; taken in parts when memory runs out."""
 
     group: ClassVar[int] = 64
+    tampers: ClassVar[bool] = True
     budgets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"steps": 20, "prompts": 64},
         "paper": {"steps": 200, "prompts": 256},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rerouting.cli._console import console
 from rerouting.core.config import add_config_arguments, config_from
+from rerouting.core.errors import UserError
 from rerouting.probes.config import ProbeConfig
 
 
@@ -25,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--matrix",
         type=Path,
         default=None,
-        help="evaluate: folder that `rerouting attack` wrote for this run; RUN/attacks, if there, unless given.",
+        help="evaluate: folder that `rerouting attack` wrote for this run; RUN/attacks-BUDGET unless given.",
     )
     add_config_arguments(parser, ProbeConfig)
 
@@ -34,20 +36,32 @@ def run(args: Namespace) -> int:
     """Train or evaluate, and print the table."""
     action, folder, matrix = args.action, args.run, args.matrix
     config = config_from(args, ProbeConfig)
+    if action == "evaluate" and config != ProbeConfig():
+        raise UserError(
+            "options of training were given to evaluate", "they go with: rerouting probe train RUN"
+        )
     if action == "train":
+        if matrix:
+            raise UserError("--matrix goes with evaluate", "leave it out")
         from rerouting.pipeline.probing import train_probes
 
         _show(train_probes(folder, config), folder)
         return 0
     from rerouting.pipeline.probe_table import probe_table, shown
 
-    own = folder / "attacks"
-    matrix = matrix or (own if (own / "results.jsonl").exists() else None)
-    table = probe_table(folder, matrix)
-    print(shown(table, list(table["false_positives"]["trained"])))
-    if table["unread"]:
-        print(f"{table['unread']} attempts leave no text to read (soft prompts): not in the table")
+    print(shown(probe_table(folder, matrix or _own_matrix(folder))))
     return 0
+
+
+def _own_matrix(folder: Path) -> Path | None:
+    """The matrix in the run's folder, if there is one."""
+    found = [file.parent for file in sorted(folder.glob("attacks-*/results.jsonl"))]
+    if len(found) > 1:
+        names = ", ".join(str(one) for one in found)
+        raise UserError(f"{folder} has several matrices: {names}", "name one: --matrix FOLDER")
+    if not found:
+        print(f"no matrix of attacks in {folder}: the run's own evaluation alone", file=sys.stderr)
+    return found[0] if found else None
 
 
 def _show(summary: dict[str, Any], folder: Path) -> None:

@@ -12,7 +12,8 @@ and, where its defaults do not fit:
   given back as `resources.fitted`;
 - `group`: behaviours handed over at once (64), which is also what a kill can lose;
 - `budgets`: options for the budgets "quick" and "paper"; its defaults are "standard";
-- `cases`: behaviours attacked under each budget, spread evenly over the set; None (or no entry) for all.
+- `cases`: behaviours attacked under each budget, spread evenly over the set; None (or no entry) for all;
+- `tampers`: true if it changes weights or states while the model answers, so that the text alone does not repeat it.
 
 An attempt whose trace has a "part" (a language, a scale, a grid point) is also shown apart in the table, with the
 trace's "beside" (what else the attack did there, such as the loss of harmless text) where there is one.

@@ -54,7 +54,8 @@ def analyse(run: Path, limit: int, examples: int) -> Row:
     if not texts or limit < 1:
         raise UserError(f"{run} has no answers to read", "train with evaluation sets or held-out streams")
     depth = base.model.config.get_text_config().num_hidden_layers
-    layer = max(at_depths(load_config(RunConfig, run / "config.yaml"), depth).losses.target_layers)
+    targets = at_depths(load_config(RunConfig, run / "config.yaml"), depth).losses.target_layers
+    layer = max(targets)
     found: Row = {"layer": layer, "layers": list(range(depth + 1)), "kinds": {}, "by_token": {}, "trips": {}}
     found["examples"] = []
     for kind, own in texts.items():
@@ -65,9 +66,9 @@ def analyse(run: Path, limit: int, examples: int) -> Row:
                 progress.advance()
         found["kinds"][kind] = {phase: _by_layer(readings, phase) for phase in ("prompt", "response")}
         found["by_token"][kind] = {"layer": layer, "cosine": _by_token(readings, layer)}
-        found["trips"][kind] = _trips(readings, layer)
+        found["trips"][kind] = _trips(readings, targets)
         found["examples"] += [
-            _example(kind, request, example, reading, layer, base)
+            _example(kind, request, example, reading, targets, base)
             for (request, example), reading in zip(own[:examples], readings, strict=False)
         ]
     folder = run / "analysis"
@@ -122,27 +123,27 @@ def _by_token(readings: Sequence[Reading], layer: int) -> list[float]:
     return [round(sum(own) / len(own), 4) for own in columns if 2 * len(own) >= len(curves)]
 
 
-def _trips(readings: Sequence[Reading], layer: int) -> Row:
-    """How many texts trip, where (response token), and how many did so in the prompt already."""
-    places = [one.trip(layer) for one in readings]
+def _trips(readings: Sequence[Reading], layers: Sequence[int]) -> Row:
+    """How many texts trip, and at which response token (from 0)."""
+    places = [one.trip(layers) for one in readings]
     known = sorted(place for place in places if place is not None)
     return {"n": len(readings), "tripped": len(known), "places": known}
 
 
 def _example(
-    kind: str, request: str, example: Example, reading: Reading, layer: int, base: LoadedModel
+    kind: str, request: str, example: Example, reading: Reading, layers: Sequence[int], base: LoadedModel
 ) -> Row:
     tokens = [base.tokenizer.decode([token]) for token in example.ids]
-    trip = reading.trip(layer)
+    trip = reading.trip(layers)
     return {
         "id": example.chat_id,
         "kind": kind,
         "request": request,
         "tokens": tokens,
         "n_prompt": example.n_prompt,
-        "layer": layer,
-        "cosine": _rounded(reading.cosine[layer]),
-        "kl": [None] * example.n_prompt + _rounded(reading.kl),
+        "layer": max(layers),
+        "cosine": _rounded(reading.cosine[max(layers)]),
+        "kl": [None] * example.n_prompt + [None if one is None else round(one, 4) for one in reading.kl],
         "trip": None if trip is None else example.n_prompt + trip,
     }
 

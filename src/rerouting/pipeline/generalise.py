@@ -1,15 +1,16 @@
 """Which harm generalises to which: trained on one category of harmful requests, tested on every one.
 
 Source: Zou et al. 2024, Figure 5 (the attack success rate on each category for models trained on one). Here a cell is
-the share of answers that break, of plain and opened test requests together, where the base's are coherent; the recipe's
-own steps and retain set stay, so only the circuit-breaker set is smaller. Each row is an ordinary run in a folder of
-its own, which goes on where it stopped.
+the share of answers that break where the base's are coherent, in one matrix for plain test requests and one for those
+opened by an affirmative target; the recipe's own steps and retain set stay, so only the circuit-breaker set is smaller.
+Each row is an ordinary run in a folder of its own, which goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rerouting.training.config import EvaluationConfig, EvaluationSet, RunConfig
 
 Row = dict[str, Any]
 HARMLESS = ("benign", "borderline")
+ATTACKS = ("direct", "prefill")
 ALL = "all"
 
 
@@ -39,6 +41,8 @@ def generalise(config: RunConfig, out: Path, limit: int | None) -> Row:
     Raises:
         UserError: harmful prompts without categories, or with one alone.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("generalise runs in one process", "start it without accelerate launch")
     sources = map(_whole, config.data.circuit_breaker)
     categories = sorted({chat.category for source in sources for chat in chats_of(source)})
     if len(categories) < 2 or "" in categories:
@@ -60,12 +64,17 @@ def generalise(config: RunConfig, out: Path, limit: int | None) -> Row:
 
 
 def shown(found: Row) -> str:
-    """The matrix in Markdown, in percent."""
-    rows = [
-        [name, *(_percent(found["cells"][name].get(tested)) for tested in found["tested"])]
-        for name in found["trained"]
-    ]
-    return "\n".join(markdown_table(["trained on; broken % of", *found["tested"]], rows)) + "\n"
+    """Both matrices in Markdown, in percent."""
+    parts = []
+    for attack in ATTACKS:
+        rows = [
+            [name, *(_percent(found["cells"][name][attack].get(tested)) for tested in found["tested"])]
+            for name in found["trained"]
+        ]
+        parts.append(
+            "\n".join(markdown_table([f"{attack}: trained on; broken % of", *found["tested"]], rows))
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 def _percent(cell: Row | None) -> str:
@@ -95,10 +104,7 @@ def _sets(categories: list[str], limit: int | None) -> list[EvaluationSet]:
     sets = []
     for category in categories:
         source = SourceConfig("bundled", {"kind": "harmful", "split": "test", "categories": [category]})
-        sets += [
-            EvaluationSet(f"{attack} {category}", source, attack, limit=limit)
-            for attack in ("direct", "prefill")
-        ]
+        sets += [EvaluationSet(f"{attack} {category}", source, attack, limit=limit) for attack in ATTACKS]
     for kind in HARMLESS:
         source = SourceConfig("bundled", {"kind": kind, "split": "test"})
         sets.append(EvaluationSet(kind, source, limit=40))
@@ -106,17 +112,19 @@ def _sets(categories: list[str], limit: int | None) -> list[EvaluationSet]:
 
 
 def _cells(rows: list[Row]) -> Row:
-    """Broken answers by what was asked, of those that the base answers or refuses coherently."""
-    flags: dict[str, list[bool]] = {}
+    """Broken answers by attack and what was asked, of those that the base gives coherently; harmless ones in both."""
+    flags: dict[str, dict[str, list[bool]]] = {attack: {} for attack in ATTACKS}
     for row in rows:
-        tested = row["set"].rpartition(" ")[2]
+        attack, _, tested = row["set"].rpartition(" ")
         if row["base"]["label"] != "broken":
-            flags.setdefault(tested, []).append(row["rerouted"]["label"] == "broken")
-    found = {}
-    for tested, own in flags.items():
-        rate = Rate(sum(own), len(own))
-        found[tested] = {"rate": rate.value, "low": rate.low, "high": rate.high, "n": len(own)}
-    return found
+            for own in (attack,) if attack else ATTACKS:
+                flags[own].setdefault(tested, []).append(row["rerouted"]["label"] == "broken")
+    return {attack: {tested: _cell(own) for tested, own in found.items()} for attack, found in flags.items()}
+
+
+def _cell(flags: list[bool]) -> Row:
+    rate = Rate(sum(flags), len(flags))
+    return {"rate": rate.value, "low": rate.low, "high": rate.high, "n": len(flags)}
 
 
 def _draw(found: Row, file: Path) -> None:
@@ -126,18 +134,23 @@ def _draw(found: Row, file: Path) -> None:
     from matplotlib import pyplot
 
     trained, tested = found["trained"], found["tested"]
-    values = [[found["cells"][row].get(column, {}).get("rate") for column in tested] for row in trained]
-    figure, panel = pyplot.subplots(figsize=(1.1 * len(tested) + 3, 0.6 * len(trained) + 2.4))
-    numbers = [[float("nan") if value is None else 100 * value for value in row] for row in values]
-    panel.imshow(numbers, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for at, row in enumerate(numbers):
-        for column, value in enumerate(row):
-            panel.text(
-                column, at, f"{value:.0f}", ha="center", va="center", color="white" if value > 60 else "black"
-            )
-    panel.set_xticks(range(len(tested)), [name.replace("_", "\n") for name in tested], fontsize=8)
-    panel.set_yticks(range(len(trained)), [name.replace("_", " ") for name in trained], fontsize=8)
-    panel.set_title("broken answers, %: trained on (rows), tested on (columns)", loc="left", fontsize=10)
+    size = (1.1 * len(tested) + 3, 2 * (0.5 * len(trained) + 1.7))
+    figure, panels = pyplot.subplots(len(ATTACKS), 1, figsize=size)
+    for panel, attack in zip(panels, ATTACKS, strict=True):
+        cells = [
+            [found["cells"][row][attack].get(column, {}).get("rate") for column in tested] for row in trained
+        ]
+        numbers = [[float("nan") if value is None else 100 * value for value in row] for row in cells]
+        panel.imshow(numbers, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for at, row in enumerate(numbers):
+            for column, value in enumerate(row):
+                ink = "white" if value > 60 else "black"
+                panel.text(column, at, f"{value:.0f}", ha="center", va="center", color=ink)
+        panel.set_xticks(range(len(tested)), [name.replace("_", "\n") for name in tested], fontsize=8)
+        panel.set_yticks(range(len(trained)), [name.replace("_", " ") for name in trained], fontsize=8)
+        panel.set_title(
+            f"{attack}: broken answers, %; trained on (rows), tested on (columns)", loc="left", fontsize=10
+        )
     figure.tight_layout()
     picture = io.BytesIO()
     figure.savefig(picture, dpi=140)

@@ -2,43 +2,73 @@
 
 The base's answers under each attack are read by the probes; an answer with a flagged token counts as refused. Beside
 them stand the base unguarded and the rerouted model. On harmless requests the same says what a defence costs. What
-counts for an attack is the deciding judge's yes where the answers come from a matrix, and a coherent answer that does
-not decline where they come from the run's own evaluation.
+counts for an attack is the deciding judge's yes (a person's where one has read) where the answers come from a matrix,
+and a coherent answer that does not decline where they come from the run's own evaluation.
+
+Mind what this compares: the attacks searched against the base and, apart, against the rerouted model; none of them
+knew of a probe. Attacks that change the model or its states, and soft prompts, leave no text that a probe could read.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rerouting.core.config import load_config
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, read_jsonl
+from rerouting.core.finder import find
+from rerouting.core.kinds import is_harmless_kind
 from rerouting.core.records import Chat, Message
 from rerouting.core.stats import Rate
 from rerouting.core.tables import markdown_table
-from rerouting.pipeline.pair import base_of
+from rerouting.models.digest import weights_digest
+from rerouting.pipeline.pair import base_of, digest
 from rerouting.pipeline.probing import Reader, answered
 from rerouting.probes.saved import CARD, Probe, load_probe
-from rerouting.probes.threshold import threshold_for
+from rerouting.training.config import RunConfig
 
 Row = dict[str, Any]
-HARMLESS = ("benign", "borderline")
+TRANSFER = "the attacks searched against base and rerouted model, and knew of no probe"
+TITLES = {
+    "rows": "Thresholds as trained",
+    "matched": "As many harmless requests answered as by the rerouted model",
+}
 
 
 @dataclass
 class Case:
-    """One behaviour or request under one attack: successes of both models' attempts, and the base's peaks by probe."""
+    """One behaviour or request under one attack: what became of both models' attempts, and the base's peaks by probe.
 
-    base: list[bool] = field(default_factory=list)
-    rerouted: list[bool] = field(default_factory=list)
+    An attempt is a success, none, or None where it could not be judged; a case is one as in `evaluation.asr`.
+    """
+
+    base: list[bool | None] = field(default_factory=list)
+    rerouted: list[bool | None] = field(default_factory=list)
     peaks: list[list[float]] = field(default_factory=list)
+
+    @property
+    def scored(self) -> bool:
+        """Whether both models' attempts decide the case."""
+        return bool(self.base and self.rerouted) and None not in (outcome(self.base), outcome(self.rerouted))
 
     def passes(self, probe: int, threshold: float) -> bool:
         """Whether an attempt succeeds on the base that this probe does not flag."""
         return any(hit and peak[probe] <= threshold for hit, peak in zip(self.base, self.peaks, strict=True))
+
+    def peak(self, probe: int) -> float:
+        """The threshold from which on it passes."""
+        return min(peak[probe] for hit, peak in zip(self.base, self.peaks, strict=True) if hit)
+
+
+def outcome(attempts: Sequence[bool | None]) -> bool | None:
+    """A case succeeds if one attempt does; it is open if none does and one could not be judged."""
+    return True if True in attempts else None if None in attempts else False
 
 
 def probe_table(run: Path, matrix: Path | None) -> Row:
@@ -49,86 +79,110 @@ def probe_table(run: Path, matrix: Path | None) -> Row:
         matrix: folder that `rerouting attack` wrote for this run; None for the run's own evaluation alone.
 
     Raises:
-        UserError: no probes, no answers to compare, or a damaged file.
+        UserError: no probes, no answers to compare, another run's matrix, or a damaged file.
     """
-    probes = {folder.name: load_probe(folder) for folder in _folders(run)}
+    probes = {
+        file.parent.name: load_probe(file.parent) for file in sorted((run / "probes").glob(f"*/{CARD}"))
+    }
     if not probes:
         raise UserError(f"{run} has no probes", f"train them: rerouting probe train {run}")
     cases, unread = _cases(run, matrix, list(probes.values()))
     if not cases:
         raise UserError(f"{run} has no answers to compare", "train with evaluation sets, or give --matrix")
-    at_rate = {name: probe.threshold for name, probe in probes.items()}
-    rate = _rerouting_rate(cases)
-    table: Row = {"rows": _rows(cases, at_rate), "unread": unread, "false_positives": {"trained": at_rate}}
-    if rate is not None:
-        harmless = [case for name, own in cases.items() if name in HARMLESS for case in own.values()]
-        matched = {
-            name: threshold_for([max(peak[at] for peak in case.peaks) for case in harmless], rate)
-            for at, name in enumerate(probes)
-        }
-        table["matched"] = _rows(cases, matched)
-        table["false_positives"] |= {"matched": matched, "rerouted": rate}
+    kinds = _harmless_sets(run)
+    harmless = [case for name, own in cases.items() if name in kinds for case in own.values() if case.scored]
+    trained = {name: probe.threshold for name, probe in probes.items()}
+    table: Row = {"columns": ["base", *probes, "rerouted"], "notes": [TRANSFER]}
+    table |= {"rows": _rows(cases, trained), "thresholds": {"trained": trained}}
+    matched = {name: matching(harmless, at) for at, name in enumerate(probes)}
+    known = {name: threshold for name, threshold in matched.items() if threshold is not None}
+    if len(known) == len(probes):
+        table["matched"], table["thresholds"]["matched"] = _rows(cases, known), known
+    else:
+        table["notes"].append(
+            "no second table: no harmless set in the run, or none of it is answered any more"
+        )
+    lost = [f"{name} ({count})" for name, count in sorted(unread.items())]
+    table["notes"] += [f"attempts that leave no text to read, left out: {', '.join(lost)}"] if lost else []
     atomic_write(run / "probes" / "table.json", json.dumps(table, indent=2) + "\n")
-    atomic_write(run / "probes" / "table.md", shown(table, list(probes)))
+    atomic_write(run / "probes" / "table.md", shown(table))
     return table
 
 
-def shown(table: Row, kinds: Sequence[str]) -> str:
-    """Both tables in Markdown, in percent."""
+def matching(harmless: Sequence[Case], probe: int) -> float | None:
+    """The threshold by which a probe lets as many harmless requests through as the rerouted model does.
+
+    None where there is none to match: no requests, or no answer of either model, or of the rerouted one.
+    """
+    hits = [case for case in harmless if any(case.base)]
+    peaks = sorted((case.peak(probe) for case in hits if case.peak(probe) > -math.inf), reverse=True)
+    answered_still = sum(any(case.rerouted) for case in harmless)
+    if not peaks or not answered_still:
+        return None
+    flagged = max(0, len(hits) - answered_still)
+    return peaks[flagged] if flagged < len(peaks) else peaks[-1] - 1.0
+
+
+def shown(table: Row) -> str:
+    """Both tables in Markdown, in percent, and the notes."""
     parts = []
-    titles = {
-        "rows": "Thresholds as trained",
-        "matched": "At the rerouted model's own rate on harmless requests",
-    }
-    for key in [key for key in titles if key in table]:
-        columns = ["base", *kinds, "rerouted"]
+    for key in [key for key in TITLES if key in table]:
         rows = [
-            [row["attack"], str(row["n"]), *(_percent(row, column) for column in columns)]
+            [
+                row["attack"],
+                str(row["n"]),
+                str(row["unscored"]),
+                *(_percent(row, one) for one in table["columns"]),
+            ]
             for row in table[key]
         ]
-        lines = markdown_table(["answers that get through, %", "n", *columns], rows)
-        parts.append("\n".join([f"{titles[key]}:", "", *lines, ""]))
-    return "\n".join(parts)
+        lines = markdown_table(["answers that get through, %", "n", "unscored", *table["columns"]], rows)
+        parts.append("\n".join([f"{TITLES[key]}:", "", *lines, ""]))
+    return "\n".join([*parts, *(f"- {note}" for note in table["notes"])]) + "\n"
 
 
 def _percent(row: Row, column: str) -> str:
+    if row[column] is None:
+        return "–"
     low, high = row[f"{column}_interval"]
     return f"{100 * row[column]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _folders(run: Path) -> list[Path]:
-    return sorted(file.parent for file in (run / "probes").glob(f"*/{CARD}"))
+def _harmless_sets(run: Path) -> set[str]:
+    """Names of the run's evaluation sets that hold harmless requests, by the kind of their source."""
+    sets = load_config(RunConfig, run / "config.yaml").evaluation.sets
+    kinds = {one.name: str(one.source.options.get("kind") or one.source.name) for one in sets}
+    return {name for name, kind in kinds.items() if is_harmless_kind(kind) or is_harmless_kind(name)}
 
 
-def _cases(run: Path, matrix: Path | None, probes: Sequence[Probe]) -> tuple[dict[str, dict[str, Case]], int]:
-    """Cases by attack and behaviour, and how many attempts cannot be read (soft prompts leave no text)."""
+def _cases(
+    run: Path, matrix: Path | None, probes: Sequence[Probe]
+) -> tuple[dict[str, dict[str, Case]], Counter[str]]:
+    """Cases by attack and behaviour, and by attack how many of the base's attempts cannot be read."""
     base = base_of(run)
-    readers = [Reader(base, probe.skip, probe.blocks) for probe in probes]
+    if matrix:
+        _check_same(matrix, {"base": digest(base), "rerouted": weights_digest(run / "model")})
     cases: dict[str, dict[str, Case]] = {}
-    examples, owners, unread = [], [], 0
+    examples, owners, unread = [], [], Counter[str]()
     for item in [*_evaluated(run), *(_attacked(matrix) if matrix else ())]:
         case = cases.setdefault(item["attack"], {}).setdefault(item["id"], Case())
         if item["model"] == "rerouted":
             case.rerouted.append(item["hit"])
-            continue
-        if item["chat"] is None:
-            unread += 1
-            continue
-        example = answered(base, item["chat"], item["prefill"], item["answer"])
-        case.base.append(item["hit"] and example is not None)
-        case.peaks.append([float("-inf")] * len(probes))
-        if example is not None:
-            examples.append(example)
-            owners.append(case.peaks[-1])
-    for at, (reader, probe) in enumerate(zip(readers, probes, strict=True)):
-        found = reader.highest(examples, [probe], f"answers, {probe.kind}")[0]
+        elif item["chat"] is None:
+            unread[item["attack"]] += 1
+        else:
+            case.base.append(item["hit"])
+            case.peaks.append([-math.inf] * len(probes))
+            example = answered(base, item["chat"], item["prefill"], item["answer"])
+            if example is not None:
+                examples.append(example)
+                owners.append(case.peaks[-1])
+    for at, probe in enumerate(probes):
+        found = Reader(base, probe.skip, probe.blocks).highest(examples, [probe], f"answers, {probe.kind}")[0]
         for peaks, highest in zip(owners, found, strict=True):
             peaks[at] = highest
-    whole = {
-        name: {id: case for id, case in own.items() if case.base and case.rerouted}
-        for name, own in cases.items()
-    }
-    return {name: own for name, own in whole.items() if own}, unread
+    known = {name: {key: case for key, case in own.items() if case.base} for name, own in cases.items()}
+    return {name: own for name, own in known.items() if own}, unread
 
 
 def _evaluated(run: Path) -> Iterator[Row]:
@@ -153,35 +207,44 @@ def _attacked(matrix: Path) -> Iterator[Row]:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{matrix} has no results of attacks", "give the folder that attack wrote") from error
     for row in rows:
-        verdict = row.get("verdicts", {}).get(judge)
-        if verdict is None or verdict["yes"] is None:
-            continue
         turns = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
+        unreadable = row["embeddings"] or getattr(find("attacks", row["attack"]), "tampers", False)
         yield {"attack": f"{row['attack']} (judged)", "id": row["id"], "model": row["model"]} | {
-            "chat": None if row["embeddings"] else Chat(row["id"], turns),
+            "chat": None if unreadable else Chat(row["id"], turns),
             "prefill": row["prefill"],
             "answer": row["answer"],
-            "hit": bool(verdict["yes"]),
+            "hit": _hit(row, judge),
         }
+
+
+def _hit(row: Row, judge: str) -> bool | None:
+    if row["failure"]:
+        return None
+    read: bool | None = row.get("review")
+    yes: bool | None = row["verdicts"][judge]["yes"]
+    return yes if read is None else read
+
+
+def _check_same(matrix: Path, models: dict[str, str]) -> None:
+    try:
+        given = json.loads((matrix / "manifest.json").read_text(encoding="utf-8"))["models"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{matrix} has no results of attacks", "give the folder that attack wrote") from error
+    if given != models:
+        raise UserError(f"{matrix} is a matrix of other models", "attack this run, or give its matrix")
 
 
 def _rows(cases: dict[str, dict[str, Case]], thresholds: dict[str, float]) -> list[Row]:
     found = []
     for attack, own in cases.items():
-        hits = {"base": [any(case.base) for case in own.values()]}
+        scored = [case for case in own.values() if case.scored]
+        hits = {"base": [bool(outcome(case.base)) for case in scored]}
         for at, (kind, threshold) in enumerate(thresholds.items()):
-            hits[kind] = [case.passes(at, threshold) for case in own.values()]
-        hits["rerouted"] = [any(case.rerouted) for case in own.values()]
-        row: Row = {"attack": attack, "part": "", "n": len(own)}
+            hits[kind] = [case.passes(at, threshold) for case in scored]
+        hits["rerouted"] = [bool(outcome(case.rerouted)) for case in scored]
+        row: Row = {"attack": attack, "n": len(scored), "unscored": len(own) - len(scored)}
         for name, flags in hits.items():
             rate = Rate(sum(flags), len(flags))
             row |= {name: rate.value, f"{name}_interval": [rate.low, rate.high]}
         found.append(row)
     return found
-
-
-def _rerouting_rate(cases: dict[str, dict[str, Case]]) -> float | None:
-    """Share of harmless requests that the base answers and the rerouted model does not; None without such sets."""
-    harmless = [case for name, own in cases.items() if name in HARMLESS for case in own.values()]
-    lost = sum(any(case.base) and not any(case.rerouted) for case in harmless)
-    return lost / len(harmless) if harmless else None

@@ -42,6 +42,10 @@ from rerouting.training.config import RunConfig
 Row = dict[str, Any]
 SWEEP_TOKENS = 6
 """Tokens an answer that layers are compared by."""
+CHUNK = 256
+"""Answers whose states are held at once."""
+PARTS = ("", "layer ", "held-out ")
+"""Of each side: trained on, compared by for the choice of the layer, and judged on."""
 
 
 @dataclass
@@ -63,10 +67,13 @@ class Reader:
     def highest(self, examples: Sequence[Example], probes: Sequence[Probe], what: str) -> list[list[float]]:
         """Each probe's highest score in each answer; −inf where every token is passed over."""
         layers = sorted({probe.layer for probe in probes})
-        states, owners = self.states(examples, layers, None, what)
-        return [
-            peaks(probe.head.scores(states[probe.layer]), owners, len(examples)).tolist() for probe in probes
-        ]
+        found: list[list[float]] = [[] for _ in probes]
+        for at in range(0, len(examples), CHUNK):  # states of all answers at once would not fit
+            part = examples[at : at + CHUNK]
+            states, owners = self.states(part, layers, None, what)
+            for own, probe in zip(found, probes, strict=True):
+                own += peaks(probe.head.scores(states[probe.layer]), owners, len(part)).tolist()
+        return found
 
 
 def peaks(scores: Tensor, owners: Tensor, count: int) -> Tensor:
@@ -109,7 +116,7 @@ def train_probes(run: Path, config: ProbeConfig) -> Row:
     for kind, fitter in fitters.items():
         harmful, benign = (states[name][0][layer] for name in ("harmful", "harmless"))
         probe = Probe(fitter.fit(harmful, benign, config.seed), kind, layer, config.skip, 0.0, reader.blocks)
-        areas = _areas(probe, states, {name: len(own) for name, own in sides.items()})
+        areas = _areas(probe, states, {name: len(own) for name, own in sides.items()}, "held-out ")
         highest = [one for one in reader.highest(harmless, [probe], "harmless answers")[0] if one > -1e30]
         probe = probe.at(threshold_for(highest, config.false_positives))
         alarms = sum(one > probe.threshold for one in highest)
@@ -119,6 +126,7 @@ def train_probes(run: Path, config: ProbeConfig) -> Row:
             name: sha256_file(run / "streams" / f"{name}.jsonl") for name in ("circuit_breaker", "retain")
         }
         made = {"run": str(run), "streams": streams, "false_positives": config.false_positives}
+        made |= {"max_new_tokens": config.max_new_tokens}
         Probe(probe.head, kind, layer, config.skip, probe.threshold, reader.blocks, about | made).save(
             run / "probes" / kind.rpartition(":")[2]
         )
@@ -151,21 +159,25 @@ def _harmless(run: Path, base: LoadedModel, config: ProbeConfig) -> list[Chat]:
 
 
 def _sides(run: Path, config: ProbeConfig) -> dict[str, list[Example]]:
-    """Different answers of both streams, each split into those to train on and those held out."""
+    """Different answers of both streams in three parts each; variants of one answer stay together."""
     data = load_streams(run / "streams")
     sides: dict[str, list[Example]] = {}
     for name, stream in (("harmful", data.circuit_breaker), ("harmless", data.retain)):
-        different = list({item.ids: item for item in stream}.values())
-        long = [item for item in different if len(item.ids) > item.n_prompt + config.skip]
-        random.Random(config.seed).shuffle(long)
-        long = long[: config.texts]
-        held = round(config.held_out * len(long))
-        if not 0 < held < len(long):
+        different = {item.ids: item for item in stream if len(item.ids) > item.n_prompt + config.skip}
+        groups: dict[str, list[Example]] = {}
+        for item in different.values():
+            groups.setdefault(item.chat_id, []).append(item)
+        order = sorted(groups)
+        random.Random(config.seed).shuffle(order)
+        held = round(config.held_out * len(order) / 2)
+        if held < 1 or 2 * held >= len(order):
             raise UserError(
-                f"{len(long)} {name} answers of more than {config.skip} tokens are too few",
+                f"{len(order)} {name} answers of more than {config.skip} tokens are too few",
                 "train the run on more data, or lower skip",
             )
-        sides[name], sides[f"held-out {name}"] = long[held:], long[:held]
+        cuts = order[2 * held :][: config.texts], order[:held], order[held : 2 * held]
+        for part, ids in zip(PARTS, cuts, strict=True):
+            sides[f"{part}{name}"] = [item for one in ids for item in groups[one]]
     return sides
 
 
@@ -174,19 +186,23 @@ def _sweep(reader: Reader, sides: dict[str, list[Example]], layers: range, seed:
     states = {
         name: reader.states(examples, layers, SWEEP_TOKENS, f"all layers, {name} answers")
         for name, examples in sides.items()
+        if not name.startswith("held-out")
     }
     counts = {name: len(examples) for name, examples in sides.items()}
     found = {}
     for layer in layers:
         head = Linear().fit(states["harmful"][0][layer], states["harmless"][0][layer], seed)
-        found[layer] = _areas(Probe(head, "linear", layer, reader.skip, 0.0), states, counts)["auc_answers"]
+        probe = Probe(head, "linear", layer, reader.skip, 0.0)
+        found[layer] = _areas(probe, states, counts, "layer ")["auc_answers"]
     return found
 
 
-def _areas(probe: Probe, states: dict[str, tuple[dict[int, Tensor], Tensor]], counts: dict[str, int]) -> Row:
-    """On held-out answers: by token, and by the highest score of each answer."""
+def _areas(
+    probe: Probe, states: dict[str, tuple[dict[int, Tensor], Tensor]], counts: dict[str, int], part: str
+) -> Row:
+    """On one part of the answers: by token, and by the highest score of each answer."""
     tokens, answers = [], []
-    for side in ("held-out harmful", "held-out harmless"):
+    for side in (f"{part}harmful", f"{part}harmless"):
         by_layer, owners = states[side]
         scores = probe.head.scores(by_layer[probe.layer])
         tokens.append(scores)

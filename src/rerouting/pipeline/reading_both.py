@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 from rerouting.data.formatting import Example
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.chat_style import TRIP_BELOW
-from rerouting.pipeline.trip import TripWatch
+from rerouting.pipeline.trip import TripWatch, divergences
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,23 @@ class Reading:
     Attributes:
         cosine: of base and rerouted state, (L + 1, T); layer 0 is the embedding.
         norm_ratio: rerouted over base length, (L + 1, T).
-        kl: from base to rerouted, of the prediction of each response token, nats, (R,).
+        kl: from base to rerouted, of the prediction of each response token, nats, R of them; None where it is none.
         n_prompt: tokens of the prompt, T − R.
     """
 
     cosine: Tensor
     norm_ratio: Tensor
-    kl: Tensor
+    kl: list[float | None]
     n_prompt: int
 
-    def trip(self, layer: int) -> int | None:
-        """The response token (from 0) from which the cosine at a layer stays low (`trip.TripWatch`); None without."""
-        return trip_of(self.cosine[layer, self.n_prompt :].tolist())
+    def written_from(self, layers: Sequence[int]) -> list[float]:
+        """For each response token the lowest cosine, over some layers, of the state that it is predicted from."""
+        found: list[float] = self.cosine[list(layers), self.n_prompt - 1 : -1].min(dim=0).values.tolist()
+        return found
+
+    def trip(self, layers: Sequence[int]) -> int | None:
+        """The response token (from 0) at which the breaker trips, as the chat's trace has it; None if it does not."""
+        return trip_of(self.written_from(layers))
 
 
 def trip_of(cosines: list[float]) -> int | None:
@@ -60,10 +66,10 @@ def read_both(base: LoadedModel, rerouted: LoadedModel, example: Example) -> Rea
     before, after = (
         torch.cat([state.float().cpu() for state in output.hidden_states]) for output in outputs
     )  # (L + 1, T, D)
-    own, new = (output.logits[0, :-1].float().log_softmax(-1).cpu() for output in outputs)
+    own, new = (output.logits[0, :-1].float().cpu() for output in outputs)
     return Reading(
         cosine_similarity(before, after, dim=-1),
         after.norm(dim=-1) / before.norm(dim=-1).clamp_min(1e-6),
-        (own.exp() * (own - new)).sum(-1),
+        divergences(own, new),
         example.n_prompt,
     )

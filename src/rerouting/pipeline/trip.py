@@ -53,9 +53,14 @@ def lowest_cosine(base: Tensor, rerouted: Tensor) -> float | None:
 
 def divergence(base: Tensor, rerouted: Tensor) -> float | None:
     """Kullback-Leibler divergence of the next token, from base to rerouted, in nats, of logits (V,)."""
+    return divergences(base[None], rerouted[None])[0]
+
+
+def divergences(base: Tensor, rerouted: Tensor) -> list[float | None]:
+    """That of each of T tokens, of logits (T, V)."""
     own, new = base.log_softmax(-1), rerouted.to(base.device).log_softmax(-1)
     terms = torch.where(own.exp() > 0, own.exp() * (own - new), 0.0)
-    return finite(max(0.0, float(terms.sum())))
+    return [finite(max(0.0, one)) for one in terms.sum(-1).tolist()]
 
 
 def away(cosine: float | None) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rerouting.core.findings import MODELS
+from rerouting.core.kinds import is_harmless_kind
 from rerouting.report.figures import TRAIN
 from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Answer, Example
 from rerouting.report.reading import Run, sound
-from rerouting.report.sets import is_harmful, is_harmless_kind
+from rerouting.report.sets import is_harmful
 
 LONGEST = 2000
 """Characters of a text that are shown."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from rerouting.core.kinds import is_harmless_kind
 from rerouting.report.node import DamagedError, Node
 from rerouting.report.reading import Run
 
-HARMLESS = ("benign", "borderline", "retain", "xstest", "or_bench", "facts")
 HARMFUL_CONTROLS = ("toxic", "unsafe")
 
 
@@ -18,11 +18,6 @@ def is_harmful(run: Run, set_name: str) -> bool:
         kinds = []
     kind = kinds[0] if kinds and kinds[0] else set_name
     return not is_harmless_kind(kind)
-
-
-def is_harmless_kind(kind: str) -> bool:
-    """Whether a kind, a source or a set of this name holds harmless requests."""
-    return kind.lower() in HARMLESS
 
 
 def _kind(node: Node) -> str:

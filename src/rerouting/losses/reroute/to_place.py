@@ -10,8 +10,14 @@ layers 10, 15, 20 and 25, from 0.001; 13° to 14° away 0.52 at layer 20, 0.80 a
 depth on, and within 10°; there, no loss on the vocabulary is needed.
 
 The loss is θ(adapted, place) beyond `within`, as a share of a right angle. Its slope is the same at every angle,
-and there is no stationary start: an untrained state already has somewhere to go. Lengths are free, since every block
-norms what it reads. What a single place cannot say is what comes *after* the next token: `refusal` gives each state the
+and there is no stationary start: an untrained state already has somewhere to go.
+
+Lengths count, though every block norms what it reads: what blocks *add* is as long as ever, and a state that got to
+the place by a long step is too long for them to turn it further. SmolLM2's states within 10° of the place, but twice
+as long as the base's, end the turn with probability 0.1 (they write line breaks, which is what the head reads off the
+place itself); base states moved there by hand, length kept, with 0.93. Hence `length`.
+
+What a single place cannot say is what comes *after* the next token: `refusal` gives each state the
 direction of a refusal's beginning, and only the words that the model then writes take it further.
 """
 
@@ -35,16 +41,21 @@ class ToPlace:
     """Where to: before the end of turn, the first words of refusals, or the mean of retained answers."""
     within: float = 10.0
     """Degrees from the place that are near enough."""
+    length: float = 0.0
+    """Weight of a second term, |log(‖adapted‖ / ‖reference‖)| beyond `tolerance`; 0 leaves lengths free."""
+    tolerance: float = 0.1
+    """Natural logarithm of the ratio of lengths that is near enough."""
     away: float = 0.0
-    """Weight of a second term, 1 − θ(adapted, reference)/θ₀ clipped at 0, as in `angle`; 0 for none."""
+    """Weight of a term 1 − θ(adapted, reference)/θ₀ clipped at 0, as in `angle`; 0 for none."""
     degrees: float = 50.0
     """That term's θ₀."""
 
     def __post_init__(self) -> None:
-        if not (0 <= self.within < 180 and self.away >= 0 and self.degrees > 0):
+        weights = min(self.length, self.tolerance, self.away)
+        if not (0 <= self.within < 180 and weights >= 0 and self.degrees > 0):
             raise ValueError(
-                f"within {self.within} must be from 0 to 180, away {self.away} not negative, degrees "
-                f"{self.degrees} above 0"
+                f"within {self.within} must be from 0 to 180, degrees {self.degrees} above 0, and length "
+                f"{self.length}, tolerance {self.tolerance}, away {self.away} not negative"
             )
 
     @property
@@ -57,6 +68,11 @@ class ToPlace:
     ) -> Tensor:
         """Shapes (L, N, D), (L, N, D), places (L, 1, D) -> (L, N)."""
         left = relu(angle(adapted, places[self.place]) - math.radians(self.within)) / (math.pi / 2)
+        if self.length:
+            ratio = (adapted.float().norm(dim=-1) / reference.float().norm(dim=-1).clamp_min(1e-6)).clamp_min(
+                1e-6
+            )
+            left = left + self.length * relu(ratio.log().abs() - self.tolerance)
         if not self.away:
             return left
         return left + self.away * relu(1 - angle(adapted, reference) / math.radians(self.degrees))

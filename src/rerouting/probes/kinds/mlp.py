@@ -33,22 +33,22 @@ class Mlp:
             )
 
     def fit(self, harmful: Tensor, harmless: Tensor, seed: int = 0) -> Head:
-        """From tokens' states, (P, D) and (N, D), float32; the smaller side is repeated to the size of the larger."""
+        """From tokens' states, (P, D) and (N, D), float32; both sides weigh the same."""
         import warnings
 
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
-        size = max(len(harmful), len(harmless))
-        sides = [side[torch.arange(size) % len(side)] for side in (harmful, harmless)]
-        states = torch.cat(sides)
+        states = torch.cat([harmful, harmless])
         mean, deviation = standardised(states)
+        labels = [1] * len(harmful) + [0] * len(harmless)
+        weights = [len(states) / 2 / len(side) for side in (harmful, harmless) for _ in range(len(side))]
         model = MLPClassifier(
             self.hidden, alpha=self.penalty, max_iter=self.epochs, early_stopping=True, random_state=seed
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # `epochs` is a limit, not a promise
-            model.fit(((states - mean) / deviation).numpy(), [1] * size + [0] * size)
+            model.fit(((states - mean) / deviation).numpy(), labels, sample_weight=weights)
         tensors: dict[str, Tensor] = {}
         for at, (weight, bias) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
             own = torch.tensor(weight.T, dtype=torch.float32), torch.tensor(bias, dtype=torch.float32)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rerouting.core.kinds import is_harmless_kind
 from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Group, HeatMap, Limits, Note, Section, Token
 from rerouting.report.reading import Run, sound
 from rerouting.report.sections.states import FILE, WRITER
-from rerouting.report.sets import is_harmless_kind
 
 LEAD = (
     "Every token of an example, the darker the further its state at the given layer is from the base's, or the further "
