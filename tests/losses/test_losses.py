@@ -204,6 +204,16 @@ def test_to_place_is_the_angle_left_as_a_share_of_a_right_angle():
     torch.testing.assert_close(start.grad.norm(dim=-1)[0], expected)
 
 
+def test_to_place_keeps_lengths_if_it_is_told_to():
+    place = {"end": torch.tensor([[[0.0, 1.0, 0.0]]])}
+    reference = torch.tensor([[[3.0, 0.0, 0.0]] * 4]).view(1, 4, 3)
+    adapted = torch.tensor([[[0.0, 3.0, 0.0], [0.0, 6.0, 0.0], [0.0, 1.5, 0.0], [0.0, 3.2, 0.0]]])
+    free = loss("reroute", "to_place")(adapted, reference, G, places=place)
+    assert free.tolist() == [[0.0] * 4]
+    kept = loss("reroute", "to_place", length=2.0, tolerance=0.1)(adapted, reference, G, places=place)
+    assert kept[0].tolist() == pytest.approx([0.0, *[2 * (math.log(2) - 0.1)] * 2, 0.0], abs=1e-5)
+
+
 def test_to_place_asks_for_the_place_that_it_is_told():
     assert loss("reroute", "to_place").places == ("end",)
     assert loss("reroute", "to_place", place="refusal").places == ("refusal",)

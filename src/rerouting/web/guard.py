@@ -65,7 +65,7 @@ def refusal(headers: Headers, host: str) -> str | None:
     """
     named = headers.get("host", "")
     if not _own(named, host):
-        return f"this server is not called {named[:80]!r}"
+        return f"this server is not called {named[:80]!r}: use its address, or start it with --host and that name"
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != named:
         return f"requests from {origin[:80]!r} are refused"
