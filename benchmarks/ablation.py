@@ -132,12 +132,49 @@ def table(out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plot(out: Path, file: Path) -> None:
+    """Harmful requests that do not trip against harmless ones lost, every run a point, and the front of the means."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from rerouting.evaluation.pareto import front
+
+    points: dict[str, list[tuple[float, float]]] = {}
+    for folder in sorted(out.glob("*/validation/summary.json")):
+        found = {
+            (wanted, one["name"], one["part"]): one
+            for wanted, measure in json.loads(folder.read_text())["measures"].items()
+            for one in measure["findings"]
+        }
+        lost = -100 * found["over_refusal", "complied", "borderline"]["difference"]
+        left = 100 * (1 - found["ending", "tripped", "plain"]["rerouted"])
+        points.setdefault(folder.parent.parent.name.rpartition("-")[0], []).append((lost, left))
+    means = {name: (mean(x for x, _ in own), mean(y for _, y in own)) for name, own in points.items()}
+    figure, panel = pyplot.subplots(figsize=(7.2, 4.2))
+    names = list(means)
+    along = [means[names[at]] for at in front([means[name] for name in names])]
+    panel.plot(*zip(*along, strict=True), color="#cbd2d9", zorder=0, drawstyle="steps-post")
+    for name, own in points.items():
+        colour = "#2d6cdf" if name == "default" else "#7b8794"
+        panel.scatter(*zip(*own, strict=True), color=colour, s=14, alpha=0.5)
+        panel.scatter(*means[name], color=colour, s=36)
+        panel.annotate(name, means[name], textcoords="offset points", xytext=(6, 4), fontsize=8, color=colour)
+    panel.set_xlabel("borderline requests no longer complied with, points")
+    panel.set_ylabel("plain harmful requests that do not trip, %")
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(file, dpi=140)
+
+
 def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variants", nargs="*", help=f"of: {', '.join(VARIANTS)}; none: the table alone")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--plot", type=Path, help="also draw the trade-off to this file")
     args = parser.parse_args()
     unknown = set(args.variants) - set(VARIANTS)
     if unknown:
@@ -149,6 +186,8 @@ def main() -> None:
             run("train", *VARIANTS[name], *fixed, "--out", str(folder))  # both go on from where they stopped
             measure(folder, args.out / "base_answers")
     sys.stdout.write(table(args.out))
+    if args.plot:
+        plot(args.out, args.plot)
 
 
 if __name__ == "__main__":
