@@ -46,6 +46,9 @@ class DataConfig:
     max_bleu: float | None = 0.3
     """Circuit-breaker items with a higher sentence BLEU (0 to 1) against an evaluation behaviour are dropped, and
     retain items that are evaluation prompts; null: no filter."""
+    max_call_bleu: float | None = None
+    """Circuit-breaker items whose function call (its name and values) has a higher BLEU against an evaluation item's
+    call are dropped (paper, agents: 0.1); null: no such filter."""
     max_prompt: int | None = 512
     """Tokens kept of a circuit-breaker prompt; null for all."""
     max_response: int | None = 512
