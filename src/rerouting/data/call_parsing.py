@@ -118,11 +118,11 @@ class _Reading:
     def _value(self, start: int, looks_like_call: bool) -> tuple[dict[str, Any], int] | int | None:
         """The object at a brace and its end; else where to go on."""
         try:
-            return _object(self.text, start)
+            return _object(self.text, start, lenient=looks_like_call)
         except (ValueError, RecursionError):
-            end = _balanced(self.text, start)
-        if not looks_like_call:
-            return start + 1
+            if not looks_like_call:
+                return start + 1
+        end = _balanced(self.text, start)
         self.parsed.broken.append("cut off" if end is None else "not JSON")
         return end
 
@@ -150,12 +150,12 @@ class _Reading:
         self.parsed.calls.append(found)
 
 
-def _object(text: str, start: int) -> tuple[dict[str, Any], int]:
-    """The JSON object, or the Python one, that begins here, and where it ends."""
+def _object(text: str, start: int, lenient: bool = True) -> tuple[dict[str, Any], int]:
+    """The JSON object, or the Python one if `lenient`, that begins here, and where it ends."""
     try:
         value, end = json.JSONDecoder(strict=False, parse_constant=_no_number).raw_decode(text, start)
     except ValueError:
-        stop = _balanced(text, start)
+        stop = _balanced(text, start) if lenient else None
         if stop is None:
             raise
         try:
