@@ -9,6 +9,7 @@ from rerouting.core.records import Call, Chat, Message
 from rerouting.data.bundled_tools import tool_requests
 from rerouting.data.filtering import calls_of, drop_like_calls
 from rerouting.data.formatting import tokenise_all
+from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.glaive import Glaive
 from rerouting.data.sources.tools import Tools
 from tests.data.tokenizers_of_families import CHATML, tiny
@@ -107,3 +108,55 @@ def test_calls_like_evaluated_ones_are_dropped():
     assert 0 < len(strict) < len(mild) and len(strict) + len(gone) == len(tool_requests("harmful", "train"))
     plain = Chat("p", (Message("user", "hello"),))
     assert drop_like_calls([plain], references, 0.1) == ([plain], [])
+
+
+SCHEMA = {
+    "type": "function",
+    "function": {"name": "pay", "description": "Pay.", "parameters": {"type": "object"}},
+}
+CALL = {"type": "function", "id": "1", "function": {"name": "pay", "arguments": '{"to": "Bo"}'}}
+TURNS = [
+    {"role": "user", "content": "Pay Bo."},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "name": "pay", "content": "no money"},
+    {"role": "assistant", "content": "Again:", "tool_calls": [CALL]},
+]
+
+
+def own(tmp_path, messages, tools, **options):
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({"messages": messages, "tools": tools}) + "\n")
+    return Chats(str(file), messages="messages", tools="tools", **options).load()
+
+
+def test_own_chats_with_functions(tmp_path):
+    for tools in ([SCHEMA], json.dumps([SCHEMA["function"]])):
+        (chat,) = own(tmp_path, TURNS, tools)
+        assert [tool.name for tool in chat.tools] == ["pay"] and chat.response == "Again:"
+        assert chat.calls == chat.messages[1].calls == (Call("pay", {"to": "Bo"}),)
+        assert chat.messages[2] == Message("tool", "no money", name="pay")
+    (chat,) = own(tmp_path, TURNS[:3], [SCHEMA])
+    assert not chat.is_answered and chat.request == "Pay Bo."
+    (chat,) = own(tmp_path, TURNS, [SCHEMA], style="tagged")
+    assert not chat.tools and chat.response.endswith("</tool_call>")
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "problem"),
+    [
+        (
+            [*TURNS[:1], {"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}],
+            [],
+            "call without a name",
+        ),
+        ([{"role": "user", "content": "x", "tool_calls": [CALL]}], [], "turn of the user has calls"),
+        ([{"role": "assistant", "content": "", "tool_calls": 5}], [], "calls are no list"),
+        (TURNS, ["pay"], "function without a name"),
+        (TURNS, [{"function": "pay"}], "function without a name"),
+        (TURNS, "[", "no JSON"),
+        (TURNS, 5, "no list"),
+    ],
+)
+def test_broken_functions_and_calls_are_refused_with_their_place(tmp_path, messages, tools, problem):
+    with pytest.raises(UserError, match=rf"own.jsonl, line 1.*{problem}"):
+        own(tmp_path, messages, tools)
