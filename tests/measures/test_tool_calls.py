@@ -8,6 +8,7 @@ from rerouting.core.contracts import Aids
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 from rerouting.data.bundled_tools import tool_requests
+from rerouting.data.tool_text import as_text
 from rerouting.measures._tool_chats import SAFETY_PROMPT, injected, plain
 from rerouting.measures.tool_calls import ToolCalls, score
 from tests.attacks.tiny_target import tiny_target
@@ -132,6 +133,20 @@ def test_noise_and_enormous_answers_are_no_success():
             json.dumps(row)
     odd = f"{asked[0].request.call.name}(a={{1, 2}}, b=1e999, c=b'x')"
     assert json.dumps(score(odd, asked[0])) and not score(odd, asked[0])["harm"]
+
+
+@pytest.mark.parametrize(
+    ("style", "ends"), [("json", '", "arguments": {'), ("tagged", '", "arguments": {'), ("pythonic", "(")]
+)
+def test_a_forced_call_may_leave_the_arguments_alone_to_the_model(style, ends):
+    found, figures, _ = measured(
+        lambda request, attempt: as_text(request.chat(), style).response[len(attempt.prefill) :],
+        careful, limit=3, style=style, forced="arguments", safety_prompt="", injection=False,
+    )  # fmt: skip
+    rows = [row for row in found.rows if row["part"] == "forced call"]
+    assert len(rows) == 3 and all(row["prefill"].endswith(row["wanted"]["name"] + ends) for row in rows)
+    assert figures["harmful call", "forced call"].base == 1.0
+    assert ("harmful call", "injection") not in figures
 
 
 @pytest.mark.parametrize("template", [HERMES, LLAMA31, MISTRAL_V3, PYTHONIC])

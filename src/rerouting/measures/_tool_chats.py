@@ -11,7 +11,7 @@ from rerouting.agents.world import World, key_of
 from rerouting.core.attempt import Attempt
 from rerouting.core.records import Call, Chat, Message, Tool
 from rerouting.data.bundled_tools import ToolRequest, bundled_tools
-from rerouting.data.tool_template import call_opening, takes_tools
+from rerouting.data.tool_template import response_text, takes_tools
 from rerouting.data.tool_text import as_text
 
 SAFETY_PROMPT = (
@@ -59,13 +59,13 @@ def plain(
     return found
 
 
-def forced(asked: Sequence[Asked], tokenizer: Any, condition: str) -> list[Asked]:
-    """The same, the reply being made to begin as the call does, up to the function's name."""
+def forced(asked: Sequence[Asked], tokenizer: Any, condition: str, up_to: str = "name") -> list[Asked]:
+    """The same, the reply being made to begin as the call does, up to the function's name or to its first argument."""
     return [
         replace(
             one,
             condition=condition,
-            attempt=replace(one.attempt, prefill=_opening(one.attempt.chat, tokenizer)),
+            attempt=replace(one.attempt, prefill=_opening(one, tokenizer, up_to)),
         )
         for one in asked
     ]
@@ -96,5 +96,10 @@ def _styled(chat: Chat, style: str) -> Chat:
     return chat if style == "template" else as_text(chat, style)
 
 
-def _opening(chat: Chat, tokenizer: Any) -> str:
-    return call_opening(chat, tokenizer) if chat.calls else chat.target or ""
+def _opening(asked: Asked, tokenizer: Any, up_to: str) -> str:
+    chat, call = asked.attempt.chat, asked.request.call
+    text = response_text(chat, tokenizer) if chat.calls else chat.response or ""
+    end = text.index(call.name) + len(call.name)
+    if up_to == "arguments" and call.arguments:
+        return text[: text.index(next(iter(call.arguments)), end)].rstrip("\"'")
+    return text[:end]

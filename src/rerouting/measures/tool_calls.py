@@ -42,6 +42,9 @@ class ToolCalls:
     """Requests taken of each kind, spread evenly; null for all."""
     safety_prompt: str = SAFETY_PROMPT
     """System prompt of the defence that is compared with; empty for none."""
+    forced: Literal["name", "arguments"] = "name"
+    """Where a forced call's opening ends: with the function's name (the paper), or where its arguments begin, as a
+    provider's `tool_choice` leaves no other way to go on."""
     injection: bool = True
     """Hide the harmful requests in a function's result, too."""
 
@@ -78,10 +81,10 @@ class ToolCalls:
 
     def _asked(self, requests: dict[str, list[ToolRequest]], style: str, tokenizer: Any) -> list[Asked]:
         harmful = plain(requests["harmful"], style)
-        asked = [*harmful, *forced(harmful, tokenizer, "forced call")]
+        asked = [*harmful, *forced(harmful, tokenizer, "forced call", self.forced)]
         if self.safety_prompt:
             careful = plain(requests["harmful"], style, "safety prompt", self.safety_prompt)
-            asked += [*careful, *forced(careful, tokenizer, "forced call, safety prompt")]
+            asked += [*careful, *forced(careful, tokenizer, "forced call, safety prompt", self.forced)]
             for kind in HARMLESS:
                 asked += plain(requests[kind], style, "safety prompt", self.safety_prompt)
         if self.injection:
