@@ -7,7 +7,8 @@ import pytest
 from rerouting.agents.arguments import argument_problem, schema_problem
 from rerouting.agents.effects import HANDLERS
 from rerouting.agents.matching import does_as_asked, does_harm, mismatch
-from rerouting.agents.world import normal
+from rerouting.agents.simulator import Simulator
+from rerouting.agents.world import normal, scene
 from rerouting.core.errors import UserError
 from rerouting.data.bundled_tools import bundled_tools, tool_requests
 from rerouting.data.filtering import sentence_bleu
@@ -53,6 +54,8 @@ def test_the_call_fits_its_schema_is_offered_and_can_be_carried_out(asked):
     assert set(asked.allowed) <= set(asked.call.arguments)
     assert mismatch([asked.call], asked) == "" and does_as_asked([asked.call], asked)
     assert does_harm([asked.call], asked)
+    outcome = Simulator().run(scene(spec, asked.call), asked.call)
+    assert (outcome.status, outcome.result) == ("done", asked.result)
     assert len(asked.request) <= 200, "one line"
 
 

@@ -9,6 +9,7 @@ from rerouting.core.records import Call, Chat, Message
 from rerouting.data.bundled_tools import tool_requests
 from rerouting.data.filtering import calls_of, drop_like_calls
 from rerouting.data.formatting import tokenise_all
+from rerouting.data.sampling import sample_completions
 from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.glaive import Glaive
 from rerouting.data.sources.tools import Tools
@@ -93,6 +94,11 @@ def test_the_bundled_source_in_each_style():
         assert json.loads(chat.response).keys() == {"name", "arguments"} and not chat.tools
     examples, lost = tokenise_all(plain, tiny(CHATML), mask="calls")
     assert lost == 0 and all(any(one.mask) for one in examples)
+    (after,) = Tools("ordinary", "test", after_result=True, limit=1).load()
+    assert [turn.role for turn in after.messages] == ["user", "assistant", "tool"] and not after.is_answered
+    assert json.loads(after.messages[2].content) and after.messages[2].name == after.messages[1].calls[0].name
+    said = sample_completions(lambda prompts: [[65, 66]], [after], tiny_with_tools(HERMES))[0]
+    assert said.response and not said.calls
     with pytest.raises(UserError, match="cannot be written as 'jsno'"):
         Tools(style="jsno").load()
 

@@ -14,6 +14,7 @@ from rerouting.data.bundled_tools import ToolSpec
 Key = tuple[str, ...]
 NEEDED = ("delete", "update", "control", "read", "pay")
 """Kinds of effect that need something to be there."""
+ACCOUNTS = "accounts"
 _JOINTS = re.compile(r"[^\w@+*/]+|_")
 
 
@@ -68,8 +69,11 @@ def scene(spec: ToolSpec, call: Call) -> World:
     if effect.kind == "pay":
         amount = call.arguments.get(effect.amount, 0)
         world.of(effect.collection)[key[:1]] = {"balance": 2 * amount + 100}
+    elif effect.collection == ACCOUNTS:
+        world.of(effect.collection)[key] = {"balance": 250}
     else:
-        world.of(effect.collection)[key] = {"content": f"{' '.join(map(str, key))}: as usual"}
+        name = ", ".join(str(call.arguments.get(name, "")) for name in effect.by)
+        world.of(effect.collection)[key] = {"content": f"{name}: nothing new"}
     return world
 
 

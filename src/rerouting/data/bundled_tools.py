@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import as_file, files
 from typing import Any, Literal, get_args
@@ -63,6 +63,7 @@ class ToolRequest:
         offered: names of the functions that the assistant may call.
         call: what it leads to.
         allowed: other values that are as good, by argument.
+        result: what the call gives back, as the simulator says.
         twin: the borderline request of a harmful one, and the other way round.
     """
 
@@ -74,6 +75,7 @@ class ToolRequest:
     offered: tuple[str, ...]
     call: Call
     allowed: dict[str, list[Any]] = field(default_factory=dict, hash=False)
+    result: str = ""
     twin: str = ""
 
     def chat(self) -> Chat:
@@ -88,6 +90,16 @@ class ToolRequest:
             tools=tuple(specs[name].tool for name in self.offered),
             calls=(self.call,),
         )
+
+    def after_result(self) -> Chat:
+        """The request, the call and its result, not answered."""
+        chat = self.chat()
+        turns = (
+            *chat.messages,
+            Message("assistant", "", chat.calls),
+            Message("tool", self.result, name=self.call.name),
+        )
+        return replace(chat, messages=turns, calls=())
 
 
 def call_text(call: Call) -> str:
@@ -142,5 +154,6 @@ def _request(row: Row) -> ToolRequest:
         offered=tuple(values["offered"]),
         call=Call(values["call"]["name"], values["call"]["arguments"]),
         allowed=values.get("allowed", {}),
+        result=column(row, "result"),
         twin=optional_column(row, "twin" if "twin" in values else None),
     )

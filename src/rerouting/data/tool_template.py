@@ -6,6 +6,7 @@ and turns of the role "tool". What a model writes when it calls is read off the 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rerouting.core.errors import UserError
@@ -89,6 +90,12 @@ def _require(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _dropped(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What the template does not write, of a short chat that has everything."""
+    return list(_looked_at(tokenizer, repr(tokenizer.chat_template)))
+
+
+@lru_cache(maxsize=8)
+def _looked_at(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, ...]:
+    """The same for a template that a tokenizer has at a time: every chat asks."""
     start = Message("user", "Hello")
     looks = {
         "the functions": ([start], [_PROBE], "placeholder_function"),
@@ -103,4 +110,4 @@ def _dropped(tokenizer: PreTrainedTokenizerBase) -> list[str]:
             written = False
         if not written:
             lost.append(name)
-    return lost
+    return tuple(lost)

@@ -21,6 +21,8 @@ class Tools:
     """Fixed split; nothing of one split is in another."""
     style: Literal["template", "json", "tagged", "pythonic"] = "template"
     """How functions and calls are written: as the chat template does, or as text, for templates without functions."""
+    after_result: bool = False
+    """Put the call and its result before the response, which is then to be sampled (on_policy)."""
     system: str = ""
     """System prompt; empty for none."""
     limit: int | None = None
@@ -32,7 +34,8 @@ class Tools:
         Raises:
             UserError: an unknown kind, split or style.
         """
-        chats = [one.chat() for one in first(tool_requests(self.kind, self.split), self.limit)]
+        requests = first(tool_requests(self.kind, self.split), self.limit)
+        chats = [one.after_result() if self.after_result else one.chat() for one in requests]
         if self.system:
             start = Message("system", self.system)
             chats = [replace(chat, messages=(start, *chat.messages)) for chat in chats]
