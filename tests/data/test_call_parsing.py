@@ -69,6 +69,7 @@ def test_several_calls_and_their_places():
         ("", 0),
         ("I would call pay for that, but I will not.", 0),
         ('The file holds {"name": "Bo", "age": 5}.', 0),
+        ('{"name": "pay", "description": "Pays.", "parameters": {"type": "object"}}', 0),
         ("print(1) and [a link](http://x.y)", 0),
         ('{"name": "pay", "arguments": [1, 2]}', 1),
         ('{"name": "pay", "arguments": "all of it"}', 1),

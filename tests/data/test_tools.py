@@ -11,7 +11,15 @@ from rerouting.data.sampling import sample_completions
 from rerouting.data.tool_template import call_opening, response_text, takes_tools
 from rerouting.data.tool_text import as_text
 from tests.data.tokenizers_of_families import CHATML, GEMMA, tiny
-from tests.data.tool_templates import HERMES, LLAMA31, MISTRAL_V3, PYTHONIC, tiny_with_tools
+from tests.data.tool_templates import (
+    HERMES,
+    HERMES_REVERSED,
+    LLAMA31,
+    MISTRAL_V3,
+    PYTHONIC,
+    UNQUOTED,
+    tiny_with_tools,
+)
 
 PAY = Tool(
     "pay",
@@ -101,6 +109,23 @@ def test_a_forced_call_begins_up_to_the_functions_name(template):
     assert opening in response_text(ONE, tokenizer)
 
 
+def test_a_template_that_writes_arguments_first_does_not_give_them_away():
+    tokenizer = tiny_with_tools(HERMES_REVERSED)
+    text = response_text(ONE, tokenizer)
+    assert text == '<tool_call>\n{"arguments": {"to": "Bo", "sum": 5}, "name": "pay"}\n</tool_call>'
+    assert call_opening(ONE, tokenizer) == '<tool_call>\n{"name": "pay'
+    assert call_opening(ONE, tokenizer, "arguments") == '<tool_call>\n{"name": "pay", "arguments": {'
+    example = tokenise(ONE, tokenizer, mask="calls")
+    assert sum(example.mask) == len(text)
+
+
+def test_a_style_that_cannot_be_read_is_refused_with_the_way_out():
+    tokenizer = tiny_with_tools(UNQUOTED)  # [pay(to=Bo, sum=5)]
+    assert not takes_tools(tokenizer)
+    with pytest.raises(UserError, match=r"leaves out calls of c, or writes them in an unknown style — write"):
+        tokenise(ONE, tokenizer)
+
+
 def test_text_beside_the_call_is_not_masked_in():
     tokenizer = tiny_with_tools(HERMES)
     spoken = Chat("c", (ASK,), response="I do it (pay it) now.", tools=(PAY,), calls=ONE.calls)
@@ -117,7 +142,9 @@ def test_a_template_without_tools_is_refused_with_the_way_out(template):
     tokenizer = tiny(template)
     assert not takes_tools(tokenizer)
     for chat in (ONE, Chat("c", (ASK,), tools=(PAY,)), Chat("c", TWO.messages)):
-        with pytest.raises(UserError, match=r"leaves out .* of c — write them as text: option `style: json`"):
+        with pytest.raises(
+            UserError, match=r"leaves out .* of c, or .* — write them as text: option `style: json`"
+        ):
             render_prompt(chat, tokenizer)
     with pytest.raises(UserError, match="no chat template"):
         render_prompt(ONE, tiny(None))

@@ -35,6 +35,10 @@ HERMES = (
     "{% endfor %}{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+HERMES_REVERSED = HERMES.replace(
+    "call.function | tojson",
+    "'{\"arguments\": ' + call.function.arguments | tojson + ', \"name\": \"' + call.function.name + '\"}'",
+)
 PYTHONIC = (
     "{{ bos_token }}{% if tools %}Functions: {{ tools | tojson }}\n{% endif %}{% for m in messages %}"
     "<|start|>{{ m.role }}\n{% if m.tool_calls is defined %}[{% for call in m.tool_calls %}{{ call.function.name }}("
@@ -44,6 +48,8 @@ PYTHONIC = (
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 
+UNQUOTED = PYTHONIC.replace("value | tojson", "value")
+
 _SPECIAL = {
     LLAMA31: ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
     MISTRAL_V3: (
@@ -51,6 +57,8 @@ _SPECIAL = {
         "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
     ),
     HERMES: ("<|im_start|>", "<|im_end|>"),
+    HERMES_REVERSED: ("<|im_start|>", "<|im_end|>"),
+    UNQUOTED: ("<s>", "<|end|>", "<|start|>"),
     PYTHONIC: ("<s>", "<|end|>", "<|start|>"),
 }  # fmt: skip
 

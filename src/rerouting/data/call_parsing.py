@@ -186,6 +186,8 @@ def _calls_of(value: Any, tools: Mapping[str, Tool]) -> Sequence[Call]:
         value = inner
     name = value.get("name", inner if isinstance(inner, str) else None)
     given = next((value[key] for key in ("arguments", "parameters", "args") if key in value), None)
+    if "description" in value and "parameters" in value:  # a schema that is repeated
+        return []
     if name is None or (given is None and name not in tools if isinstance(name, str) else False):
         return []
     if not isinstance(name, str) or not name:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Call, Chat, Message, Tool
+from rerouting.data.call_parsing import parse_calls
 from rerouting.data.template import closing_ids, prompt_text, prompt_turns, refused, render
 
 if TYPE_CHECKING:
@@ -62,16 +63,35 @@ def response_text(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> str:
     return text.rpartition(ending)[0] if ending and ending in text else text
 
 
-def call_opening(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The chat's response up to and including the name of the first function that it calls: a forced call.
+def call_opening(chat: Chat, tokenizer: PreTrainedTokenizerBase, up_to: str = "name") -> str:
+    """How the response begins to make the chat's first call: a forced call.
+
+    Args:
+        chat: with calls.
+        tokenizer: its template writes them.
+        up_to: "name", the opening ends with the function's name; or "arguments", where the first argument begins.
 
     Raises:
         UserError: see `response_text`.
     """
     assert chat.calls, "only a call has an opening"
-    bare = Chat(chat.id, chat.messages, calls=chat.calls, tools=chat.tools)
-    text, name = response_text(bare, tokenizer), chat.calls[0].name
-    return text[: text.index(name) + len(name)]
+    bare = Chat(chat.id, chat.messages, calls=chat.calls[:1], tools=chat.tools)
+    return opening_of_call(response_text(bare, tokenizer), chat.calls[0], up_to)
+
+
+def opening_of_call(text: str, call: Call, up_to: str = "name") -> str:
+    """The beginning of a text that makes a call; see `call_opening`.
+
+    Hermes' template writes the arguments before the name, which would give them away: the name is then put first.
+    """
+    start, first = text.index(call.name), next(iter(call.arguments), "")
+    end = start + len(call.name)
+    if f'"{first}"' in text[:start]:
+        text = f'{text[: text.index("{")]}{{"name": "{call.name}", "arguments": {{"{first}"'
+        end = text.index(call.name) + len(call.name)
+    if up_to == "arguments" and first:
+        return text[: text.index(first, end)].rstrip("\"'")
+    return text[:end]
 
 
 def _require(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -83,13 +103,13 @@ def _require(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> None:
     lost = [name for name in _dropped(tokenizer) if needed[name]]
     if lost and tokenizer.chat_template:
         raise UserError(
-            f"the chat template leaves out {' and '.join(lost)} of {chat.id}",
+            f"the chat template leaves out {' and '.join(lost)} of {chat.id}, or writes them in an unknown style",
             "write them as text: option `style: json` (tagged, pythonic) of the data source, or data.tool_text.as_text",
         )
 
 
 def _dropped(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What the template does not write, of a short chat that has everything."""
+    """What the template does not write, or writes unreadably, of a short chat that has everything."""
     return list(_looked_at(tokenizer, repr(tokenizer.chat_template)))
 
 
@@ -105,9 +125,15 @@ def _looked_at(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, 
     lost = []
     for name, (turns, tools, mark) in looks.items():
         try:
-            written = mark in render(turns, tokenizer, False, tools)
+            text = render(turns, tokenizer, False, tools)
+            written = mark in text and (name != "calls" or _is_read(text))
         except Exception:  # jinja2 and whatever else a template raises: it cannot take them
             written = False
         if not written:
             lost.append(name)
     return tuple(lost)
+
+
+def _is_read(text: str) -> bool:
+    """Whether the call in it can be found: what cannot be read can be neither masked nor scored."""
+    return any(found.call in _CALL.calls for found in parse_calls(text, [_PROBE]).calls)

@@ -11,7 +11,7 @@ from rerouting.agents.world import World, key_of
 from rerouting.core.attempt import Attempt
 from rerouting.core.records import Call, Chat, Message, Tool
 from rerouting.data.bundled_tools import ToolRequest, bundled_tools
-from rerouting.data.tool_template import response_text, takes_tools
+from rerouting.data.tool_template import call_opening, opening_of_call, takes_tools
 from rerouting.data.tool_text import as_text
 
 SAFETY_PROMPT = (
@@ -97,9 +97,7 @@ def _styled(chat: Chat, style: str) -> Chat:
 
 
 def _opening(asked: Asked, tokenizer: Any, up_to: str) -> str:
-    chat, call = asked.attempt.chat, asked.request.call
-    text = response_text(chat, tokenizer) if chat.calls else chat.response or ""
-    end = text.index(call.name) + len(call.name)
-    if up_to == "arguments" and call.arguments:
-        return text[: text.index(next(iter(call.arguments)), end)].rstrip("\"'")
-    return text[:end]
+    chat = asked.attempt.chat
+    if chat.calls:
+        return call_opening(chat, tokenizer, up_to)
+    return opening_of_call(chat.response or "", asked.request.call, up_to)
