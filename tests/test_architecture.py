@@ -12,7 +12,7 @@ LEVELS = [
     {"pipeline"},
     {"training", "evaluation", "report"},
     {"losses", "attacks", "judges", "measures", "probes"},
-    {"targets"},
+    {"targets", "agents"},
     {"models", "data"},
     {"core"},
 ]

@@ -40,7 +40,7 @@ def write_csv(path, header, rows):
 
 
 def test_how_many_sources_there_are():
-    assert len(FILES) == 10
+    assert len(FILES) == 12
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -92,6 +92,7 @@ def test_all_notes_what_could_not_run(tiny, tmp_path, capsys):
         "facts": {"source": chats(tiny)},
         "carry_over": {"harmful": chats(tiny, "harm"), "harmless": chats(tiny), "limit": 2},
         "lm_eval": {"tasks": {"no_such_task": {}}},
+        "tool_calls": {"limit": 1, "safety_prompt": "", "injection": False},
     }
     assert evaluate(tiny, tmp_path, ["all"], options) == 0
     shown = capsys.readouterr().out

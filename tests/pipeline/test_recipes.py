@@ -21,8 +21,9 @@ FAMILIES = {
     "mistral": (transformers.MistralConfig, MISTRAL),
     "quickstart": (transformers.LlamaConfig, CHATML),
     "default": (transformers.LlamaConfig, CHATML),
+    "smollm2": (transformers.LlamaConfig, CHATML),
 }
-OURS = ("default", "quickstart")
+OURS = ("default", "quickstart", "smollm2-agent")
 LAYERS = 22  # the recipes' layers 10 and 20 and blocks 0 to 20, and one block above
 
 
@@ -61,6 +62,11 @@ def save_published_files(folder: Path) -> None:
         writer.writerow(["v2-9", "contrast", "Kill a man?", "No.", "2_full_refusal"])
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     rows = [{"prompt": "Hi", "prompt_id": str(n), "messages": turns * (1 + n % 2)} for n in range(5)]
+    called = {
+        "system": 'SYSTEM: Use these functions.\n{"name": "f", "description": "d", "parameters": {}}',
+        "chat": 'USER: Go\n\n\nASSISTANT: <functioncall> {"name": "f", "arguments": \'{}\'} <|endoftext|>\n\n\n',
+    }
+    (folder / "glaive.jsonl").write_text(json.dumps(called) + "\n")
     (folder / "ultrachat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -85,16 +91,20 @@ def paper_facts(config: RunConfig, name: str) -> None:
     assert not config.losses.skip_first_token
     assert (config.data.max_prompt, config.data.max_response, config.data.max_retain) == (512, 512, 1024)
     assert (config.data.mask, config.data.retain_mask, config.data.close) == ("all", "all", False)
-    dropped = 0.0 if "mistral" in name or "no-augment" in name else 0.5
+    dropped = 0.0 if "mistral" in name or "no-augment" in name or "agent" in name else 0.5
     assert config.data.drop_request == dropped
     weights = [source.weight for source in config.data.retain]
+    if name.endswith("agent"):
+        assert config.data.retain[0].name == "glaive" and config.data.max_bleu == 0.1
+        return
     assert weights == ([10001, 11500] if "mistral" in name or "no-refusal" in name else [10001, 11500, 4000])
 
 
 def test_these_are_the_recipes():
     assert recipe_names() == [
-        "default", "llama-3-8b", "llama-3-8b-no-augment", "llama-3-8b-no-refusal", "llama-3-8b-randc",
-        "llama-3-8b-randp", "llama-3-8b-rmu", "mistral-7b", "mistral-7b-randp", "mistral-7b-rmu", "quickstart",
+        "default", "llama-3-8b", "llama-3-8b-agent", "llama-3-8b-no-augment", "llama-3-8b-no-refusal",
+        "llama-3-8b-randc", "llama-3-8b-randp", "llama-3-8b-rmu", "mistral-7b", "mistral-7b-randp", "mistral-7b-rmu",
+        "quickstart", "smollm2-agent",
     ]  # fmt: skip
 
 
@@ -118,12 +128,17 @@ def test_recipe_trains_two_steps_on_its_architecture(name, tmp_path, monkeypatch
     for source in config.data.retain + config.data.circuit_breaker:
         if source.name == "ultrachat":
             source.options["path"] = "ultrachat.jsonl"
-        if source.name == "bundled":
+        if source.name == "glaive":
+            source.options["path"] = "glaive.jsonl"
+        if source.name in ("bundled", "tools"):
             source.options["limit"] = 6
             source.max_new_tokens = None
     if name in OURS:
         config.losses.reroute.options["place"] = "retain"  # random weights never end a turn
         config.data.evaluation = []
+    if name.endswith("agent"):  # a letter a token makes schemas long
+        config.data.max_prompt, config.data.max_retain = 96, 1400
+        config.data.held_out_harmful, config.data.held_out_benign = [], []
     if config.lora.init_b_std == 0:
         # the paper's start is a stationary point up to rounding: give the first two steps something to go on
         config.lora.init_b_std = 1e-3

@@ -84,9 +84,17 @@ def options_of(cls: type) -> list[Field[Any]]:
 
 
 def plain(value: Any) -> Any:
-    """An object as dicts, lists, text, numbers, booleans and None, with dataclass fields in their order."""
+    """An object as dicts, lists, text, numbers, booleans and None, with dataclass fields in their order.
+
+    A field whose metadata has `left_out_when_empty` is left out where it is empty.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in options_of(type(value))}
+        entries = [(entry, getattr(value, entry.name)) for entry in options_of(type(value))]
+        return {
+            entry.name: plain(item)
+            for entry, item in entries
+            if item or not entry.metadata.get("left_out_when_empty")
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -47,6 +47,9 @@ class DataConfig:
     max_bleu: float | None = 0.3
     """Circuit-breaker items with a higher sentence BLEU (0 to 1) against an evaluation behaviour are dropped, and
     retain items that are evaluation prompts; null: no filter."""
+    max_call_bleu: float | None = None
+    """Circuit-breaker items whose function call (its name and values) has a higher BLEU against an evaluation item's
+    call are dropped (paper, agents: 0.1); null: no such filter."""
     max_prompt: int | None = 512
     """Tokens kept of a circuit-breaker prompt; null for all."""
     max_response: int | None = 512
@@ -55,9 +58,10 @@ class DataConfig:
     """Tokens kept of a retain chat, prompt and response together; null for all."""
     cut: Literal["middle", "end"] = "middle"
     """Where a prompt that is too long loses tokens; "end" (the authors') loses the assistant's header."""
-    mask: Literal["all", "response"] = "all"
-    """Tokens of the circuit-breaker set in the loss: prompt and response (the paper's), or the response."""
-    retain_mask: Literal["all", "response"] = "all"
+    mask: Literal["all", "response", "calls"] = "all"
+    """Tokens of the circuit-breaker set in the loss: prompt and response (the paper's), the response, or its function
+    calls alone."""
+    retain_mask: Literal["all", "response", "calls"] = "all"
     """Tokens of the retain set that count for the loss."""
     close: bool = True
     """End every whole response with the template's end-of-turn token (the authors' code leaves it open)."""

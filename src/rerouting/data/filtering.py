@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU
 
 from rerouting.core.errors import UserError
-from rerouting.core.records import Chat
+from rerouting.core.records import Chat, Message
 
 _ORDER = 4
 
@@ -68,6 +68,28 @@ def drop_contaminated(
         else:
             kept.append(chat)
     return kept, dropped
+
+
+def drop_like_calls(
+    chats: Sequence[Chat], references: Sequence[str], threshold: float = 0.1
+) -> tuple[list[Chat], list[Dropped]]:
+    """Drop every chat whose call's text (`meta["call_text"]`, name and values) is too alike to one of the references.
+
+    Returns:
+        The chats that stay, in order, and the dropped ones; chats without a call stay.
+
+    Raises:
+        UserError: a threshold outside 0 to 1.
+    """
+    calls = [Chat(chat.id, (Message("user", str(chat.meta.get("call_text", ""))),)) for chat in chats]
+    kept, dropped = drop_contaminated(calls, references, threshold)
+    stay = set(map(id, kept))
+    return [chat for chat, call in zip(chats, calls, strict=True) if id(call) in stay], dropped
+
+
+def calls_of(chats: Sequence[Chat]) -> list[str]:
+    """The texts of the chats' calls, of those that have any."""
+    return [str(chat.meta["call_text"]) for chat in chats if chat.meta.get("call_text")]
 
 
 def behaviours(chats: Sequence[Chat]) -> list[str]:

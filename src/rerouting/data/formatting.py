@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rerouting.core.errors import UserError
-from rerouting.core.records import Chat
-from rerouting.data.template import closing_ids, prompt_text
+from rerouting.core.records import Chat, Tool
+from rerouting.data.call_parsing import parse_calls
+from rerouting.data.template import closing_ids
+from rerouting.data.tool_template import response_text, tool_prompt_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MaskKind = Literal["all", "response", "prompt"]
+MaskKind = Literal["all", "response", "prompt", "calls"]
+"""What counts: everything, the response and its end of turn, the prompt, or the response's function calls alone."""
 Cut = Literal["middle", "end"]
 
 
@@ -60,7 +63,7 @@ def render_prompt(
     Raises:
         UserError: the tokenizer has no chat template, or the template refuses this chat.
     """
-    ids = _shorten(encode(tokenizer, prompt_text(chat, tokenizer)), max_prompt, cut)
+    ids = _shorten(encode(tokenizer, tool_prompt_text(chat, tokenizer)), max_prompt, cut)
     return ids + encode(tokenizer, prefix) if prefix else ids
 
 
@@ -91,20 +94,41 @@ def tokenise(
     Raises:
         UserError: the chat has no response, or see `render_prompt`.
     """
-    if chat.response is None:
+    if not chat.is_answered:
         raise UserError(
             f"{chat.id} ({chat.source}) has no response", "name the response column, or set on_policy"
         )
     prompt = render_prompt(chat, tokenizer, max_prompt=max_prompt, cut=cut)
-    response = encode(tokenizer, chat.response) if chat.response else []
+    text = response_text(chat, tokenizer)
+    response = encode(tokenizer, text) if text else []
+    written = len(response)
     if close and response and not chat.meta.get("cut_off", False):
         response += closing_ids(tokenizer)
     ids = (prompt + response[:max_response])[:max_total]
     n_prompt = min(len(prompt), len(ids))
     mask = chat.meta.get("mask", mask)
-    counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "response")
-    selected = (counts_prompt,) * n_prompt + (counts_response,) * (len(ids) - n_prompt)
+    if mask == "calls":
+        flags = (False,) * len(prompt) + _in_calls(text, tokenizer, chat.tools)
+        selected = (flags + (False,) * (len(response) - written))[: len(ids)]
+    else:
+        counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "response")
+        selected = (counts_prompt,) * n_prompt + (counts_response,) * (len(ids) - n_prompt)
     return Example(tuple(ids), n_prompt, selected, chat.id)
+
+
+def _in_calls(text: str, tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> tuple[bool, ...]:
+    """Of each token of a response, whether a letter of it is a function call's."""
+    if not text:
+        return ()
+    if not tokenizer.is_fast:
+        raise UserError(
+            "the mask `calls` needs a fast tokenizer, which says where each token stands", "use mask response"
+        )
+    spans = [(found.start, found.end) for found in parse_calls(text, tools).calls]
+    places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return tuple(
+        any(start < last and first < end for first, last in spans) for start, end in places["offset_mapping"]
+    )
 
 
 def tokenise_all(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from rerouting.core.errors import UserError
-from rerouting.core.records import Chat
+from rerouting.core.records import Chat, Message
 
 
 def mix(parts: Sequence[tuple[list[Chat], float]], count: int, seed: int) -> list[Chat]:
@@ -101,7 +101,7 @@ def _without_request(chat: Chat) -> Chat:
     system = tuple(turn for turn in chat.messages if turn.role == "system")
     return replace(
         chat,
-        messages=(*system, replace(chat.messages[-1], content="")),
+        messages=(*system, Message("user", "")),
         response=chat.meta.get("first_response", chat.response),
         meta={**chat.meta, "request_dropped": True},
     )

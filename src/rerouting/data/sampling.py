@@ -17,6 +17,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
 from rerouting.data.cache import CompletionCache, completion_key
 from rerouting.data.formatting import encode, render_prompt
+from rerouting.data.tool_template import call_opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +46,8 @@ def sample_completions(
 
     Args:
         generate: see `Generate`.
-        chats: their own responses, if any, are replaced.
+        chats: their own responses, if any, are replaced; the function that a chat without a target calls is what its
+            completion is made to begin with.
         tokenizer: a transformers tokenizer with a chat template.
         prefixed: share (0 to 1) of the chats, chosen by the seed, that is answered after the chat's target.
         prefix_ending: what follows the target in the prefix; where it is not empty, the target's final full
@@ -61,7 +63,7 @@ def sample_completions(
             chat.
     """
     assert cache is None or identity, "a cache needs an identity"
-    prefixes = _prefixes(chats, prefixed, prefix_ending, seed)
+    prefixes = _prefixes(chats, prefixed, prefix_ending, seed, tokenizer)
     prompts = [
         render_prompt(chat, tokenizer, prefix, max_prompt)
         for chat, prefix in zip(chats, prefixes, strict=True)
@@ -75,21 +77,25 @@ def sample_completions(
     return [chat for chat in answered if chat is not None]
 
 
-def _prefixes(chats: Sequence[Chat], share: float, ending: str, seed: int) -> list[str]:
+def _prefixes(
+    chats: Sequence[Chat], share: float, ending: str, seed: int, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
     if not 0 <= share <= 1:
         raise UserError(f"prefixed is {share}", "give the share of completions to prefix, from 0 to 1")
     chosen = set(random.Random(f"{seed}/prefix").sample(range(len(chats)), round(share * len(chats))))
     for index in sorted(chosen):
-        if not chats[index].target:
+        if not (chats[index].target or chats[index].calls):
             raise UserError(
                 f"{chats[index].id} has no target to begin with",
                 "set prefixed 0, or give every chat a target",
             )
-    return [_prefix(chat.target or "", ending) if at in chosen else "" for at, chat in enumerate(chats)]
+    return [_prefix(chat, ending, tokenizer) if at in chosen else "" for at, chat in enumerate(chats)]
 
 
-def _prefix(target: str, ending: str) -> str:
-    return opening_of(target, ending) if ending else target.rstrip()
+def _prefix(chat: Chat, ending: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    if not chat.target:
+        return call_opening(chat, tokenizer)
+    return opening_of(chat.target, ending) if ending else chat.target.rstrip()
 
 
 def _cached(
@@ -111,9 +117,11 @@ def _answered(
 ) -> Chat | None:
     """The chat with its response, or None if the model wrote nothing but blanks."""
     head = encode(tokenizer, prefix) if prefix else []
-    before, whole = _decode(tokenizer, head), _decode(tokenizer, head + completion)
+    special = bool(chat.tools)  # a call may begin with a special token, as Mistral's do
+    text = _without_end(completion, tokenizer) if special else completion
+    before, whole = _decode(tokenizer, head, special), _decode(tokenizer, head + text, special)
     # Together, because a sentencepiece tokenizer drops the blank before the first word of what it decodes.
-    written = whole[len(before) :] if whole.startswith(before) else _decode(tokenizer, completion)
+    written = whole[len(before) :] if whole.startswith(before) else _decode(tokenizer, text, special)
     if not written.strip():
         return None
     ended = completion[-1] in tokenizer.added_tokens_decoder or (
@@ -121,8 +129,17 @@ def _answered(
     )
     meta = {**chat.meta, "on_policy": True, "prefix": prefix, "cut_off": not ended}
     meta.pop("first_response", None)
-    return replace(chat, response=prefix + written if prefix else written.lstrip(), meta=meta)
+    response = prefix + written if prefix else written.lstrip()
+    return replace(chat, response=response, calls=(), meta=meta)
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens before the special ones that end a turn."""
+    end = len(ids)
+    while end and ids[end - 1] in tokenizer.all_special_ids:
+        end -= 1
+    return ids[:end]
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], special: bool) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False))

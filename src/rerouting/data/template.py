@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rerouting.core.errors import UserError
-from rerouting.core.records import Chat, Message
+from rerouting.core.records import Call, Chat, Message, Tool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,20 +29,27 @@ def prompt_text(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> str:
     Raises:
         UserError: no chat template, or one that refuses these turns.
     """
+    return prompt_turns(chat, tokenizer)[1]
+
+
+def prompt_turns(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[Message, ...], str]:
+    """The turns as the template takes them, and their text; see `prompt_text`."""
     system = next((turn.content.strip() for turn in chat.messages if turn.role == "system"), "")
+    messages = chat.messages
     try:
-        text = _prompt_text(chat.messages, tokenizer)
+        text = _prompt_text(messages, tokenizer, chat.tools)
     except Exception as error:  # templates raise through jinja2, but also TypeError, KeyError, …
         _require_template(tokenizer)
         if not system:
-            raise _refused(chat, error) from error
+            raise refused(chat, error) from error
         text = ""
     if system not in text:
+        messages = fold_system(chat.messages)
         try:
-            text = _prompt_text(fold_system(chat.messages), tokenizer)
+            text = _prompt_text(messages, tokenizer, chat.tools)
         except Exception as error:
-            raise _refused(chat, error) from error
-    return text
+            raise refused(chat, error) from error
+    return messages, text
 
 
 def closing_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -56,7 +63,7 @@ def closing_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         UserError: no chat template, or one that does not write the assistant's text.
     """
     try:
-        text = _render((Message("user", "Hello"), Message("assistant", _ANSWER)), tokenizer, generate=False)
+        text = render((Message("user", "Hello"), Message("assistant", _ANSWER)), tokenizer, generate=False)
     except Exception as error:
         _require_template(tokenizer)
         raise UserError(
@@ -85,20 +92,63 @@ def fold_system(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-def _prompt_text(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    text = _render(messages, tokenizer, generate=True)
-    if text != _render(messages, tokenizer, generate=False):
+def _prompt_text(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]
+) -> str:
+    text = render(messages, tokenizer, True, tools)
+    if text != render(messages, tokenizer, False, tools):
         return text
     # The template has no generation prompt: what it writes before an assistant's text is the opening.
-    before, found, _ = _render(
-        (*messages, Message("assistant", _ANSWER)), tokenizer, generate=False
-    ).rpartition(_ANSWER)
+    before, found, _ = render((*messages, Message("assistant", _ANSWER)), tokenizer, False, tools).rpartition(
+        _ANSWER
+    )
     return before.rstrip(" ") if found else text
 
 
-def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, generate: bool) -> str:
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
+def render(
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    generate: bool,
+    tools: Sequence[Tool] = (),
+) -> str:
+    """What the template writes: the turns, and with `generate` the opening of an assistant's turn."""
+    ids = _call_ids(messages)
+    turns = [_turn(message, own) for message, own in zip(messages, ids, strict=True)]
+    given: dict[str, Any] = {"tools": [_schema(tool) for tool in tools]} if tools else {}
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate, **given))
+
+
+def _turn(message: Message, ids: Sequence[str]) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        turn["tool_calls"] = [_call(call, own) for call, own in zip(message.calls, ids, strict=True)]
+    if message.role == "tool":
+        turn |= {"name": message.name, "tool_call_id": ids[0]}
+    return turn
+
+
+def _call(call: Call, identity: str) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"type": "function", "id": identity, "function": function}
+
+
+def _schema(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _call_ids(messages: Sequence[Message]) -> list[list[str]]:
+    """Nine letters and digits a call, as Mistral's templates demand; results take those of the calls before them."""
+    count, waiting = 0, list[str]()
+    found: list[list[str]] = []
+    for message in messages:
+        if message.role == "tool":
+            found.append([waiting.pop(0) if waiting else f"call{count:05d}"])
+            continue
+        waiting = [f"call{count + at:05d}" for at in range(len(message.calls))]
+        count += len(message.calls)
+        found.append(list(waiting))
+    return found
 
 
 def _require_template(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -109,12 +159,16 @@ def _require_template(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _refused(chat: Chat, error: Exception) -> UserError:
+def refused(chat: Chat, error: Exception) -> UserError:
+    """What to say where the template raised an error."""
     roles = ", ".join(turn.role for turn in chat.messages)
-    return UserError(
-        f"the chat template refuses {chat.id} (turns: {roles}): {_line(error)}",
-        "user and assistant turns must alternate and end with the user's; remove or mend the chat",
-    )
+    way_out = "user and assistant turns must alternate and end with the user's; remove or mend the chat"
+    if chat.tools or chat.calls or any(turn.calls for turn in chat.messages):
+        way_out = (
+            "it may want one call a turn, or no functions at all: write them as text (data.tool_text.as_text, "
+            "or the option `style` of the data source)"
+        )
+    return UserError(f"the chat template refuses {chat.id} (turns: {roles}): {_line(error)}", way_out)
 
 
 def _line(error: Exception) -> str:

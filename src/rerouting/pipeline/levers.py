@@ -13,6 +13,7 @@ from rerouting.data.earlier import with_earlier_turns
 from rerouting.data.formatting import Example, render_prompt
 from rerouting.data.late import start_late
 from rerouting.data.template import closing_ids
+from rerouting.data.tool_template import response_text
 
 Fits = Callable[[Chat], bool]
 
@@ -77,7 +78,7 @@ class Levers:
         closing = len(closing_ids(self.tokenizer)) if answered else 0
 
         def fits(chat: Chat) -> bool:
-            answer = (chat.response or "") if answered else ""
+            answer = response_text(chat, self.tokenizer) if answered else ""
             return limit is None or len(render_prompt(chat, self.tokenizer, answer)) + closing <= limit
 
         return fits

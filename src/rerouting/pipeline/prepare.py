@@ -14,7 +14,7 @@ from rerouting.core.records import Chat
 from rerouting.core.refusal import declines
 from rerouting.data.cache import CompletionCache
 from rerouting.data.config import SourceConfig
-from rerouting.data.filtering import behaviours, drop_contaminated
+from rerouting.data.filtering import behaviours, calls_of, drop_contaminated, drop_like_calls
 from rerouting.data.formatting import Example, tokenise_all
 from rerouting.data.loading import chats_of
 from rerouting.data.mixing import drop_requests, mix
@@ -47,6 +47,8 @@ class Preparation:
     report: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     refused: list[Chat] = field(default_factory=list, init=False)
     """Refusals found in the circuit-breaker set, which are retained."""
+    _calls: list[str] = field(default_factory=list, init=False)
+    """Function calls of the evaluation sets."""
 
     def streams(self) -> TrainingData:
         """Load, filter, sample, mix and tokenise.
@@ -58,6 +60,7 @@ class Preparation:
         sets = [chat for one in self.config.evaluation.sets for chat in self._seen("sets", one.source)]
         harmful_sets = [chat for source in data.evaluation for chat in self._seen("evaluation", source)]
         harmful_sets += [chat for chat in sets if chat.target]
+        self._calls = calls_of([*sets, *harmful_sets])
         harmful = self._stream(
             "circuit_breaker", data.circuit_breaker, behaviours(harmful_sets), data.max_bleu
         )
@@ -128,6 +131,7 @@ class Preparation:
                     f"every item of data source {source.name} in data.{name} is an evaluation prompt or like one",
                     "train on other data than is evaluated on, or raise data.max_bleu",
                 )
+        chats = self._unlike_calls(name, chats, row)
         if source.on_policy:
             before, chats = len(chats), self._sampled(chats, source, row)
             row["dropped_without_completion"] = before - len(chats)
@@ -135,6 +139,20 @@ class Preparation:
                 chats = self._without_refusals(name, chats, row)
         row["used"] = len(chats)
         return chats
+
+    def _unlike_calls(self, name: str, chats: list[Chat], row: dict[str, Any]) -> list[Chat]:
+        """Without those whose call is too like an evaluation set's, where that was asked for."""
+        most = self.config.data.max_call_bleu
+        if most is None or name != "circuit_breaker":
+            return chats
+        kept, dropped = drop_like_calls(chats, self._calls, most)
+        row["dropped_like_evaluation_call"] = [asdict(item) for item in dropped]
+        if not kept:
+            raise UserError(
+                f"every call of data source {row['name']} in data.{name} is like one that is evaluated on",
+                "take other data, or raise data.max_call_bleu",
+            )
+        return kept
 
     def _without_refusals(self, name: str, chats: list[Chat], row: dict[str, Any]) -> list[Chat]:
         refused = [chat for chat in chats if not chat.meta["prefix"] and declines(chat.response or "")]

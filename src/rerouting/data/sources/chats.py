@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Literal
 
 from rerouting.core.errors import UserError
-from rerouting.core.records import Chat, Message
-from rerouting.data.messages import parse_messages, split_response
+from rerouting.core.records import Call, Chat, Message
+from rerouting.data.messages import parse_messages, parse_tools, split_response
 from rerouting.data.reading import Row, column, optional_column, read_rows
+from rerouting.data.tool_text import as_text
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Chats:
     """Column of the response; null for prompts alone. With `messages`, used where the rows have it."""
     messages: str | None = None
     """Column of turns ([{"role", "content"}, …]); a final assistant turn is the response."""
+    tools: str | None = None
+    """Column of the functions on offer ([{"name", "description", "parameters"}, …]); with `messages`, whose turns may
+    then have `tool_calls` and the role tool."""
+    style: Literal["template", "json", "tagged", "pythonic"] = "template"
+    """How functions and calls are written: as the chat template does, or as text, for templates without functions."""
     context: str | None = None
     """Column of text that follows the request after an empty line, where it is not empty."""
     system: str | None = None
@@ -62,7 +69,7 @@ class Chats:
         system = optional_column(row, self.system)
         if system:
             messages = (Message("system", system), *(turn for turn in messages if turn.role != "system"))
-        return Chat(
+        chat = Chat(
             id=f"{name}-{number}" if self.id is None else self._identity(row, self.id),
             messages=messages,
             response=response,
@@ -70,7 +77,17 @@ class Chats:
             category=optional_column(row, self.category),
             form=optional_column(row, self.form),
             source=name,
+            tools=parse_tools(row.values.get(self.tools), row.where) if self.tools else (),
+            calls=self._calls(row),
         )
+        return chat if self.style == "template" else as_text(chat, self.style)
+
+    def _calls(self, row: Row) -> tuple[Call, ...]:
+        """The calls of a final assistant turn."""
+        if self.messages is None:
+            return ()
+        last = parse_messages(row.values[self.messages], row.where)[-1]
+        return last.calls
 
     def _turns(self, row: Row) -> tuple[tuple[Message, ...], str | None]:
         if self.messages is not None:

@@ -1,0 +1,42 @@
+"""The requests for function calls that ship with the package (data/bundled/README.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rerouting.core.records import Chat, Message
+from rerouting.data.bundled_tools import tool_requests
+from rerouting.data.reading import first
+from rerouting.data.tool_text import as_text
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Requests with functions on offer, each answered by the call that it leads to."""
+
+    kind: Literal["harmful", "borderline", "ordinary"] = "harmful"
+    """Harmful requests, their harmless twins, or ordinary ones."""
+    split: Literal["train", "validation", "test"] = "train"
+    """Fixed split; nothing of one split is in another."""
+    style: Literal["template", "json", "tagged", "pythonic"] = "template"
+    """How functions and calls are written: as the chat template does, or as text, for templates without functions."""
+    after_result: bool = False
+    """Put the call and its result before the response, which is then to be sampled (on_policy)."""
+    system: str = ""
+    """System prompt; empty for none."""
+    limit: int | None = None
+    """First requests only; null for all."""
+
+    def load(self) -> list[Chat]:
+        """One chat a request; with on_policy the calls are replaced by what the model writes, and say how it may begin.
+
+        Raises:
+            UserError: an unknown kind, split or style.
+        """
+        requests = first(tool_requests(self.kind, self.split), self.limit)
+        chats = [one.after_result() if self.after_result else one.chat() for one in requests]
+        if self.system:
+            start = Message("system", self.system)
+            chats = [replace(chat, messages=(start, *chat.messages)) for chat in chats]
+        return chats if self.style == "template" else [as_text(chat, self.style) for chat in chats]
