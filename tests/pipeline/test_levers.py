@@ -154,7 +154,7 @@ def test_contexts_and_turns_after_harm_are_seen_in_the_streams(recipe, tmp_path)
 
 
 def test_refusals_move_from_the_circuit_breaker_set_to_the_retain_set(recipe, tmp_path, monkeypatch, capsys):
-    def sampled(self, chats, source):
+    def sampled(self, chats, source, row):
         """Of the harmful ones every second is answered after a prefix, and every third plain one is declined."""
         found = []
         for at, chat in enumerate(chats):
