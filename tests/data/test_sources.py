@@ -373,7 +373,10 @@ def test_wildchat_takes_first_requests_that_qualify_once(tmp_path):
 def test_bundled_prompts_by_category_and_form():
     everything = Bundled("benign").load()
     facts = Bundled("benign", categories=("facts",)).load()
-    assert facts == [chat for chat in everything if chat.category == "facts"] and 20 < len(facts) < len(everything) / 2
+    assert (
+        facts == [chat for chat in everything if chat.category == "facts"]
+        and 20 < len(facts) < len(everything) / 2
+    )
     short = Bundled("benign", categories=("facts", "arithmetic"), forms=("question",), limit=5).load()
     both = [
         chat for chat in everything if chat.category in ("facts", "arithmetic") and chat.form == "question"
