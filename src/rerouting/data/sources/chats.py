@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import ClassVar
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
@@ -14,6 +15,8 @@ from rerouting.data.reading import Row, column, optional_column, read_rows
 @dataclass(frozen=True)
 class Chats:
     """A data set of your own. UltraFeedback: prompt=instruction, context=input, response=output."""
+
+    licence: ClassVar[str] = "the file's own"
 
     path: str
     """A .jsonl, .json, .csv or .parquet file, a folder, or a hub name ("owner/name")."""
