@@ -57,9 +57,14 @@ class Chats:
                 "neither a prompt column nor a messages column is named", "set prompt or messages"
             )
         rows = read_rows(self.path, self.split, self.config, self.limit)
-        return [self._chat(number, row) for number, row in enumerate(rows)]
+        return [self.chat_of(number, row) for number, row in enumerate(rows)]
 
-    def _chat(self, number: int, row: Row) -> Chat:
+    def chat_of(self, number: int, row: Row) -> Chat:
+        """One row as a chat.
+
+        Raises:
+            UserError: a missing column, or a value of the wrong type, with its place.
+        """
         messages, response = self._turns(row)
         name = PurePath(self.path).stem
         system = optional_column(row, self.system)
