@@ -72,7 +72,7 @@ class Domain:
     """Who writes completions and answers: a file in targets/assistants; null for the model that will be trained."""
     max_new_tokens: int = 80
     """Length at which a completion is cut, in tokens; the last whole sentence then ends it."""
-    temperature: float = 0.9
+    temperature: float = 0.7
     """Of requests and completions."""
     rounds: int = 12
     """Times that the generator is asked for more, at most, for each kind of request."""

@@ -35,6 +35,8 @@ from rerouting.pipeline.making.splits import NAMES, part, split_of
 
 FEWEST = 8
 """Rows that either training set must have."""
+TOP_P = 0.95
+"""Of the model that will be trained, when it writes: as in training."""
 
 
 @dataclass
@@ -127,7 +129,7 @@ class _Making:
 
     def __init__(self, domain: Domain, out: Path) -> None:
         self.domain, self.out, self.report = domain, out, Report()
-        usual = Component("local", {"model": domain.model})
+        usual = Component("local", {"model": domain.model, "top_p": TOP_P})
         self.generator = self._asker(domain.generator or usual)
         self.answerer = self._asker(domain.answerer or usual)
         small = (domain.generator or usual).name == "local"

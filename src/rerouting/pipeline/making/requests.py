@@ -13,11 +13,11 @@ from rerouting.data.cleaning import Cleaned, Gone, balanced, clean, text_of
 from rerouting.data.domain import Domain
 from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call, in_calls
-from rerouting.pipeline.making.rules import SURE, Evaluated, Example, Requests, examples
+from rerouting.pipeline.making.rules import Evaluated, Example, Requests, examples
 
 Kind = Literal["must_not", "borderline", "allowed"]
-CATEGORIES, TALKS, IDLE, ALIKE = 6, 8, 3, 0.95
-"""Categories asked for; replies asked for in a round; rounds without a new request after which no more are asked; and
+CATEGORIES, TALKS, LENGTH, IDLE, ALIKE = 6, 8, 256, 3, 0.95
+"""Categories asked for; replies asked for in a round, and their tokens; rounds without a new request that end it; and
 the BLEU above which a harmless request is too like an evaluation prompt (as in training: they should share forms)."""
 
 
@@ -158,7 +158,7 @@ class RequestMaker:
             ]
             labels = [pairs[(number * TALKS + at) % len(pairs)] for at in range(TALKS)]
             talks = [wording.json_prompt(wanted, shots, *label, draw) for label in labels]
-        (call,) = in_calls(talks, prefill, seed, 320, self.domain.temperature)
+        (call,) = in_calls(talks, prefill, seed, LENGTH, self.domain.temperature)
         chats: list[Chat] = []
         failed: list[Gone] = []
         for (category, form), reply in zip(labels, self.asker.replies(call), strict=True):
@@ -193,7 +193,7 @@ class RequestMaker:
             config = replace(config, max_bleu=config.max_bleu and max(config.max_bleu, ALIKE))
         texts = [text_of(one, "none") for one in seen]
         sided = [
-            (self._wrong_side(kind), "on the other side"),
+            (self._wrong_side(kind), "reads like another kind"),
             (self.evaluated.overlap.of, "an evaluation prompt"),
         ]
         found = clean(chats, config, "none", self.evaluated.texts, texts, self.domain.seed)
@@ -204,14 +204,14 @@ class RequestMaker:
         return found
 
     def _wrong_side(self, kind: Kind) -> Callable[[Chat], str]:
-        """Generated requests that read like those of the other side; the file's own are what it says they are."""
+        """Generated requests that read like another kind's; the file's own are what it says they are."""
 
         def rule(chat: Chat) -> str:
-            if chat.meta["from"] == "example":
-                return ""
-            (chance,) = self.tell.probabilities([chat.request])
-            wrong = chance < SURE if kind == "must_not" else chance >= SURE
-            return f"{chance:.2f} likely to be forbidden" if wrong else ""
+            return (
+                ""
+                if chat.meta["from"] == "example"
+                else self.tell.wrong(chat.request, kind, self.style == "list")
+            )
 
         return rule
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rerouting.core.contracts import Judge, Judged
 from rerouting.core.errors import UserError
@@ -19,11 +20,12 @@ from rerouting.data.config import SourceConfig
 from rerouting.data.domain import Domain
 from rerouting.data.filtering import behaviours
 from rerouting.data.loading import chats_of
+from rerouting.data.sources.bundled import Bundled
 from rerouting.pipeline.overlap import Overlap
 
 _SLOT = re.compile(r"\{(\w+)\}")
-SURE = 0.5
-"""Probability from which a request counts as on-domain."""
+SIDES, OTHER = ("must_not", "allowed", "borderline"), "other"
+"""Kinds of examples in a domain file, and what is neither."""
 
 
 @dataclass(frozen=True)
@@ -77,29 +79,46 @@ def _fillings(template: str, domain: Domain) -> list[str]:
 
 
 class Requests:
-    """Tells forbidden requests from allowed ones: a logistic regression on the words and word pairs of the examples."""
+    """Tells forbidden requests, allowed ones and those on other topics apart.
+
+    A logistic regression on the words and word pairs of the domain's examples and of the package's own prompts.
+    """
 
     def __init__(self, domain: Domain) -> None:
         """Fit it; every template counts the same, however many fillings it has."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
 
-        harmful = examples(domain, "must_not")
-        harmless = examples(domain, "allowed") + examples(domain, "borderline")
-        both = harmful + harmless
-        counts = {one.template: sum(other.template == one.template for other in both) for one in both}
-        self._words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1)
-        matrix = self._words.fit_transform([one.text for one in both])
-        labels = [True] * len(harmful) + [False] * len(harmless)
-        self._model = LogisticRegression(C=30.0, class_weight="balanced", max_iter=1000)
-        self._model.fit(matrix, labels, sample_weight=[1 / counts[one.template] for one in both])
+        rows = [(one, side) for side in SIDES for one in examples(domain, side)]
+        kinds: tuple[Literal["benign", "borderline"], ...] = ("benign", "borderline")
+        for kind in kinds:
+            rows += [(Example(chat.request, chat.id), OTHER) for chat in Bundled(kind, "train").load()]
+        counts = Counter((one.template, side) for one, side in rows)
+        sizes = Counter(side for _, side in counts)
+        weights = [1 / counts[one.template, side] / sizes[side] for one, side in rows]
+        self._words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        matrix = self._words.fit_transform([one.text for one, _ in rows])
+        self._model = LogisticRegression(C=1000.0, max_iter=1000)
+        self._model.fit(matrix, [side for _, side in rows], sample_weight=weights)
 
-    def probabilities(self, texts: Sequence[str]) -> list[float]:
-        """Of each text being a forbidden request."""
-        if not texts:
-            return []
-        found: list[float] = self._model.predict_proba(self._words.transform(texts))[:, 1].tolist()
-        return found
+    def side(self, text: str) -> tuple[str, float]:
+        """The likeliest of must_not, allowed, borderline and other, and its probability."""
+        chances = self._model.predict_proba(self._words.transform([text]))[0]
+        best = int(chances.argmax())
+        return str(self._model.classes_[best]), float(chances[best])
+
+    def wrong(self, text: str, kind: str, strict: bool) -> str:
+        """Why a generated request is not of its kind; "" if it is.
+
+        Strictly, forbidden and allowed requests must read like their examples (small models drift off); else no
+        request may read like one of the other side.
+        """
+        side, chance = self.side(text)
+        if strict and kind != "borderline":
+            fits = side == kind
+        else:
+            fits = (side in ("must_not", OTHER)) if kind == "must_not" else side != "must_not"
+        return "" if fits else f"reads like {side} ({chance:.2f})"
 
 
 class Completions:
