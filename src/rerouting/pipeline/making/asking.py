@@ -81,15 +81,17 @@ class Asker:
         self.known += len(names) - len(missing)
         found = [self._kept.get(name, Reply(None, "not asked", passing=True)) for name in names]
         if missing:
-            self._ask(call, found, missing)
+            self._ask(call, found, missing, names)
         for at in missing:
-            reply = found[at]
-            if not reply.passing:
-                self._kept[names[at]] = reply
-                said = {"text": reply.text} if reply.text is not None else {"failure": reply.failure}
-                append_jsonl(self.file, {"key": names[at], **said})
+            if found[at].text is None and not found[at].passing:
+                self._keep(names[at], found[at])
         self.progress(len(found))
         return found
+
+    def _keep(self, name: str, reply: Reply) -> None:
+        self._kept[name] = reply
+        said = {"text": reply.text} if reply.text is not None else {"failure": reply.failure}
+        append_jsonl(self.file, {"key": name, **said})
 
     def _names(self, call: Call) -> list[str]:
         """Of equal conversations each has its number: they are sampled apart."""
@@ -102,14 +104,16 @@ class Asker:
             counts[name] += 1
         return names
 
-    def _ask(self, call: Call, kept: list[Reply], missing: list[int]) -> None:
-        """Put replies, or the last failures, into the missing places."""
+    def _ask(self, call: Call, kept: list[Reply], missing: list[int], names: list[str]) -> None:
+        """Put replies, or the last failures, into the missing places; each reply is kept before more is asked."""
         for attempt in range(TRIES):
             if not missing or self._silent >= GIVEN_UP:
                 break
             found = self._once(call, [call.talks[at] for at in missing], call.seed + 1000 * attempt)
             for at, reply in zip(missing, found, strict=True):
                 kept[at] = reply
+                if reply.text is not None:
+                    self._keep(names[at], reply)
             self.generated += sum(reply.text is not None for reply in found)
             self._silent = self._silent + 1 if all(reply.passing for reply in found) else 0
             missing = [at for at in missing if kept[at].text is None]

@@ -17,7 +17,8 @@ NAMES: tuple[Split, ...] = ("train", "validation", "test")
 def split_of(groups: Sequence[Sequence[Chat]], validation: float, test: float, seed: int) -> dict[str, Split]:
     """The split of every family (`meta["family"]`).
 
-    Families are taken in an order of their own hash and the seed's, and each goes where most is missing, kind by kind.
+    Families are taken in an order of their own hash and the seed's, kind by kind, and each goes to the split with
+    least of its share, so that even a few large ones reach every split.
 
     Args:
         groups: the requests of each kind; a family that several kinds share is placed by the first.
@@ -30,7 +31,7 @@ def split_of(groups: Sequence[Sequence[Chat]], validation: float, test: float, s
     """
     if validation < 0 or test < 0 or validation + test >= 1:
         raise UserError(f"shares of validation {validation} and test {test}", "their sum must be below 1")
-    shares = {"train": 1 - validation - test, "validation": validation, "test": test}
+    shares: dict[Split, float] = {"train": 1 - validation - test, "validation": validation, "test": test}
     found: dict[str, Split] = {}
     for chats in groups:
         families: defaultdict[str, int] = defaultdict(int)
@@ -39,8 +40,8 @@ def split_of(groups: Sequence[Sequence[Chat]], validation: float, test: float, s
         placed = dict.fromkeys(NAMES, 0)
         for family in sorted(families, key=lambda name: sha256_of([seed, name])):
             if family not in found:
-                missing = {name: shares[name] * len(chats) - placed[name] for name in NAMES}
-                found[family] = max(NAMES, key=lambda name: (missing[name], name == "train"))
+                filled = {name: placed[name] / shares[name] for name in NAMES if shares[name]}
+                found[family] = min(filled, key=lambda name: (filled[name], -shares[name]))
             placed[found[family]] += families[family]
     return found
 

@@ -118,9 +118,15 @@ def read_list(text: str, after: str = "") -> tuple[list[str], str]:
 
 
 def _told(found: Sequence[str], otherwise: str) -> tuple[list[str], str]:
-    tidy = [" ".join(item.replace('\\"', '"').split()).strip().strip('"').strip() for item in found]
+    tidy = [_unquoted(" ".join(item.replace('\\"', '"').split())) for item in found]
     kept = [item for item in tidy if item]
     return kept, "" if kept else otherwise
+
+
+def _unquoted(text: str) -> str:
+    """A text without quotation marks around all of it."""
+    inside = text[1:-1]
+    return inside.strip() if text[:1] == text[-1:] == '"' and inside and '"' not in inside else text
 
 
 def _json_list(text: str) -> list[str]:
