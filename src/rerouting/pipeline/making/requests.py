@@ -16,9 +16,10 @@ from rerouting.pipeline.making.asking import Asker, Call, in_calls
 from rerouting.pipeline.making.rules import Evaluated, Example, Requests, examples
 
 Kind = Literal["must_not", "borderline", "allowed"]
-CATEGORIES, TALKS, LENGTH, IDLE, ALIKE = 6, 8, 256, 3, 0.95
-"""Categories asked for; replies asked for in a round, and their tokens; rounds without a new request that end it; and
-the BLEU above which a harmless request is too like an evaluation prompt (as in training: they should share forms)."""
+CATEGORIES, TALKS, LENGTH, IDLE, FEW, ALIKE = 6, 8, 256, 2, 0.05, 0.95
+"""Categories asked for; replies asked for in a round, and their tokens; rounds in a row that end it by bringing less
+than a share (FEW) of what is wanted; the BLEU above which a harmless request is too like an evaluation prompt (as in
+training: they should share forms)."""
 
 
 @dataclass
@@ -87,7 +88,7 @@ class RequestMaker:
             # What stayed is cleaned again with what is new, so that duplicates of both are found.
             again = self._cleaned([*found.kept, *more], kind, seen)
             found = Cleaned(again.kept, found.gone + again.gone)
-            idle = idle + 1 if len(found.kept) == before else 0
+            idle = idle + 1 if len(found.kept) - before < max(1, FEW * count) else 0
         if len(found.kept) < count and len(given) > len(few):
             again = self._cleaned([*found.kept, *given[len(few) :]], kind, seen)
             found = Cleaned(again.kept, found.gone + again.gone)
