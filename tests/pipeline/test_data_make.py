@@ -172,7 +172,7 @@ def test_killed_anywhere_and_started_again_nothing_is_generated_twice(made, tmp_
     command = [sys.executable, "-m", "rerouting", "data", "make", "--domain", str(tmp_path / "domain.yaml")]
     kills = 0
     for _ in range(20):
-        environment = os.environ | {"LOG": str(log), "KILL_AFTER": "60"}
+        environment = os.environ | {"LOG": str(log), "KILL_AFTER": "90"}
         done = subprocess.run([*command, "--out", str(out)], env=environment, capture_output=True, text=True)
         if done.returncode == 0:
             break
@@ -282,6 +282,28 @@ def test_a_tiny_local_model_in_the_list_style_ends_in_a_report(tmp_path, capsys)
     assert "not usable" in capsys.readouterr().out
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["style"] == "list" and report["generated"] + report["known"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_embedded_model_makes_the_worked_example(tmp_path):
+    given = load_mapping(ROOT / "examples/dosing.yaml")
+    few = {
+        "requests": 36,
+        "neighbours": 12,
+        "twins": 8,
+        "rounds": 1,
+        "from_examples": 0.7,
+        "max_new_tokens": 56,
+    }
+    (tmp_path / "domain.yaml").write_text(yaml.safe_dump(given | few, sort_keys=False))
+    report = make(tmp_path / "domain.yaml", tmp_path / "out")
+    assert report.usable and report.stages["requests"]["kept"] == 36
+    assert report.stages["requests"]["notes"]["generated"] >= 5
+    completions = report.stages["completions"]
+    assert completions["kept"] >= 0.25 * completions["notes"]["sampled"]
+    assert report.stages["answers"]["kept"] >= 12
+    assert make(tmp_path / "domain.yaml", tmp_path / "out").generated == 0
 
 
 # Parts

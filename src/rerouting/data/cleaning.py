@@ -21,7 +21,7 @@ from rerouting.core.gibberish import compression, letter_share
 from rerouting.core.records import Chat
 from rerouting.core.refusal import declines
 from rerouting.data.duplicates import duplicates
-from rerouting.data.filtering import drop_contaminated
+from rerouting.data.filtering import Dropped, drop_contaminated
 
 Answers = Literal["comply", "decline", "any", "none"]
 Rules = Iterator[tuple[bool, str, str]]
@@ -207,11 +207,11 @@ def _without_duplicates(
     found.kept = [chat for at, chat in enumerate(found.kept) if at not in twice]
 
 
-def _note(found: Cleaned, dropped: Sequence[object], chats: Sequence[Chat]) -> None:
+def _note(found: Cleaned, dropped: Sequence[Dropped], chats: Sequence[Chat]) -> None:
     by_id = {chat.id: chat for chat in chats}
     for one in dropped:
-        name, score, reference = (getattr(one, key) for key in ("chat_id", "score", "reference"))
-        found.gone.append(Gone(by_id[name], "like an evaluation behaviour", f"BLEU {score:.2f}: {reference}"))
+        detail = f"BLEU {one.score:.2f}: {one.reference}"
+        found.gone.append(Gone(by_id[one.chat_id], "like an evaluation behaviour", detail))
 
 
 def _check(config: CleaningConfig) -> None:

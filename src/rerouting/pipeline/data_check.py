@@ -124,9 +124,8 @@ def check(path: str, columns: dict[str, Any], limits: Limits) -> Checked:
 
 
 def _look(found: Checked, places: Sequence[str], limits: Limits) -> None:
-    overlap = Overlap(limits.against)
-    for chat, where in zip(found.chats, places, strict=True):
-        like = overlap.of(chat)
+    likes = Overlap(limits.against).of(found.chats)
+    for chat, where, like in zip(found.chats, places, likes, strict=True):
         faults = chain(
             _turns(chat),
             [fault(chat, limits.cleaning, limits.answers)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rerouting.core.conversion import convert
 from rerouting.core.records import Chat
@@ -35,17 +36,20 @@ class Overlap:
             self.known.add(source.name, chats)
             self.texts |= dict.fromkeys(behaviours(chats), source.name)
 
-    def of(self, chat: Chat) -> str:
-        """The evaluation set that a chat is from or like; "" for none."""
-        found = self.known.of_chat(chat)
-        if found or not self.texts:
+    def of(self, chats: Sequence[Chat]) -> list[str]:
+        """The evaluation set that each chat is from or like; "" for none."""
+        found = [self.known.of_chat(chat) for chat in chats]
+        if not self.texts:
             return found
-        _, dropped = drop_contaminated([chat], list(self.texts), THRESHOLD)
-        return f"{self.texts[dropped[0].reference]} (BLEU {dropped[0].score:.2f})" if dropped else ""
+        # Numbered, because ids need not be unique.
+        numbered = [replace(chat, id=str(at)) for at, chat in enumerate(chats) if not found[at]]
+        for one in drop_contaminated(numbered, list(self.texts), THRESHOLD)[1]:
+            found[int(one.chat_id)] = f"{self.texts[one.reference]} (BLEU {one.score:.2f})"
+        return found
 
     def counts(self, chats: Sequence[Chat]) -> dict[str, int]:
         """Chats by the evaluation set that they are from or like."""
-        found = Counter(self.of(chat).partition(" (BLEU")[0] for chat in chats)
+        found = Counter(name.partition(" (BLEU")[0] for name in self.of(chats))
         return {name: count for name, count in found.most_common() if name}
 
 

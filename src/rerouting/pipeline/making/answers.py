@@ -99,6 +99,9 @@ class AnswerMaker:
 
     def target(self, number: int) -> str:
         """The affirmative opening of the request of that number."""
+        return self._opening(number).strip()
+
+    def _opening(self, number: int) -> str:
         return self.domain.openings[number % len(self.domain.openings)] if self.domain.openings else ""
 
     def _answered(self, requests: Sequence[Chat], sample: int | None, made: Made) -> list[Chat]:
@@ -106,7 +109,7 @@ class AnswerMaker:
         groups: defaultdict[str, list[Chat]] = defaultdict(list)
         for number, chat in enumerate(requests):
             prefixed = sample is not None and (number + sample) % 2 == 1
-            groups[self.target(number) if prefixed else ""].append(chat)
+            groups[self._opening(number) if prefixed else ""].append(chat)
         found: dict[str, Chat] = {}
         for prefix, chats in groups.items():
             talks = [chat.messages for chat in chats]

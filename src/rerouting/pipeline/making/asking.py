@@ -1,7 +1,7 @@
 """A chat model that is never asked the same twice: every reply is kept in an append-only file.
 
 Everything after the replies is a pure function of them, so a run that was killed goes on by running again: what was
-generated is read, what was not is generated. A kill loses the one call (at most 16 conversations) that was under way. A
+generated is read, what was not is generated. A kill loses the one call (at most 32 conversations) that was under way. A
 failure that may be over later (no connection) is asked again in the next run; any other is kept like a reply, and its
 rows are dropped with it as the reason.
 """
@@ -20,7 +20,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.records import Message
 
-BATCH, TRIES, GIVEN_UP = 16, 3, 3
+BATCH, TRIES, GIVEN_UP = 32, 3, 3
 """Conversations in one call; tries of each; calls in a row without any reply after which the model is left alone."""
 
 

@@ -44,23 +44,18 @@ HELD = {
 def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
     """YAML that `rerouting train --config` takes: the domain's base recipe with its data put in place.
 
-    General benign prompts of the package stay in the retain set: neighbours alone do not hold everything else.
+    The base recipe's bundled benign prompts stay in the retain set: neighbours alone do not hold everything else.
 
     Raises:
         UserError: the base recipe is unreadable.
     """
     base = load_mapping(recipe_path(domain.recipe))
     data = {name: value for name, value in base.get("data", {}).items() if name != "evaluation"}
-    general: dict[str, Any] = {
-        "name": "bundled",
-        "options": {"kind": "benign", "split": "train"},
-        "weight": 1.0,
-        "on_policy": True,
-    }
+    general = [one for one in data.get("retain", []) if one["name"] == "bundled"]
     harmful = {**COLUMNS, "target": "target"}
     data |= {
         "circuit_breaker": [_chats(out, "circuit_breaker.jsonl", harmful)],
-        "retain": [_chats(out, "retain.jsonl", COLUMNS) | {"weight": 2.0}, general],
+        "retain": [_chats(out, "retain.jsonl", COLUMNS) | {"weight": 2.0}, *general],
         "held_out_harmful": _those(out, rows, "validation_circuit_breaker.jsonl", harmful),
         "held_out_benign": _those(out, rows, "validation_retain.jsonl", COLUMNS),
     }
@@ -104,7 +99,7 @@ def card(domain: Domain, report: Mapping[str, Any]) -> str:
         "pretty_name": f"Circuit breakers: {domain.name}",
         "task_categories": ["text-generation"],
         "tags": ["circuit-breakers", "representation-rerouting", "safety", "synthetic"],
-        "size_categories": ["n<1K" if sum(report["rows"].values()) < 1000 else "1K<n<10K"],
+        "size_categories": [_size(sum(report["rows"].values()))],
         "configs": _configs(report["rows"]),
     }
     parts = [
@@ -149,6 +144,11 @@ def card(domain: Domain, report: Mapping[str, Any]) -> str:
         f"## Licence\n\n`{domain.licence}`, as `domain.yaml` says; what a model wrote may be bound by its terms too.\n",
     ]
     return "\n".join(parts)
+
+
+def _size(rows: int) -> str:
+    """The hub's name for a size."""
+    return "n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K"
 
 
 def _configs(rows: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -195,7 +195,7 @@ class RequestMaker:
         texts = [text_of(one, "none") for one in seen]
         sided = [
             (self._wrong_side(kind), "reads like another kind"),
-            (self.evaluated.overlap.of, "an evaluation prompt"),
+            (self.evaluated.known.of_chat, "an evaluation prompt"),
         ]
         found = clean(chats, config, "none", self.evaluated.texts, texts, self.domain.seed)
         for rule, reason in sided:

@@ -21,7 +21,7 @@ from rerouting.data.domain import Domain
 from rerouting.data.filtering import behaviours
 from rerouting.data.loading import chats_of
 from rerouting.data.sources.bundled import Bundled
-from rerouting.pipeline.overlap import Overlap
+from rerouting.evaluation.guarding import TestData
 
 _SLOT = re.compile(r"\{(\w+)\}")
 SIDES, OTHER = ("must_not", "allowed", "borderline"), "other"
@@ -167,12 +167,12 @@ class Evaluated:
 
     Attributes:
         texts: behaviours for the BLEU filter.
-        overlap: by fingerprint, HarmBench's test behaviours included.
+        known: by fingerprint, HarmBench's test behaviours and all bundled test prompts included.
         report: name, options, rows and hash of every set.
     """
 
     texts: list[str]
-    overlap: Overlap
+    known: TestData
     report: list[dict[str, Any]]
 
     @classmethod
@@ -184,10 +184,12 @@ class Evaluated:
         """
         sources = [SourceConfig("bundled", {"kind": "harmful", "split": "test"}), *domain.evaluation]
         texts: list[str] = []
+        known = TestData.known()
         report = []
         for source in sources:
             chats = chats_of(source)
             texts += behaviours(chats)
+            known.add(source.name, chats)
             row = {"name": source.name, "options": source.options, "chats": len(chats)}
             report.append(row | {"sha256": sha256_of(chats)})
-        return cls(texts, Overlap(domain.evaluation), report)
+        return cls(texts, known, report)
