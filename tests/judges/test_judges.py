@@ -2,8 +2,8 @@
 
 import pytest
 
-from rerouting.core.refusal import declines
 from rerouting.core.gibberish import compression, letter_share
+from rerouting.core.refusal import declines
 from rerouting.judges.broken import Answer, Broken, worst_stretch
 
 PLAIN = (
