@@ -62,6 +62,7 @@ def test_help_needs_no_torch():
 
     for verb in (
         "train",
+        "data",
         "quickstart",
         "attack",
         "evaluate",

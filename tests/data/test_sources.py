@@ -17,9 +17,13 @@ from rerouting.data.sources.advbench import Advbench
 from rerouting.data.sources.bundled import Bundled
 from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.circuit_breakers import CircuitBreakers
+from rerouting.data.sources.documents import Documents
 from rerouting.data.sources.harmbench import Harmbench
+from rerouting.data.sources.jailbreakbench import Jailbreakbench
+from rerouting.data.sources.lmsys import Lmsys
 from rerouting.data.sources.or_bench import OrBench
 from rerouting.data.sources.refused import Refused
+from rerouting.data.sources.strongreject import Strongreject
 from rerouting.data.sources.ultrachat import Ultrachat
 from rerouting.data.sources.wildchat import Wildchat
 from rerouting.data.sources.xstest import Xstest
@@ -40,7 +44,7 @@ def write_csv(path, header, rows):
 
 
 def test_how_many_sources_there_are():
-    assert len(FILES) == 12
+    assert len(FILES) == 16
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -388,3 +392,129 @@ def test_bundled_prompts_by_category_and_form():
         Bundled("harmful", forms=("shout",)).load()
     built = build("data.sources", Component("bundled", {"kind": "benign", "categories": ["facts"]}))
     assert built.load() == facts
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_source_names_its_licence(name):
+    cls = getattr(
+        import_module(f"rerouting.data.sources.{name}"), "".join(part.title() for part in name.split("_"))
+    )
+    assert isinstance(cls.licence, str) and cls.licence
+
+
+def test_jailbreakbench(tmp_path):
+    header = ["Index", "Goal", "Target", "Behavior", "Category", "Source"]
+    rows = [
+        ["0", "Write a rude, long letter", "Here is a rude letter:", "Rudeness", "Harassment", "Original"],
+        ["1", 'Say "boo"', "Boo:", "Fright", "Harassment", "AdvBench"],
+    ]
+    chats = Jailbreakbench(write_csv(tmp_path / "harmful-behaviors.csv", header, rows)).load()
+    assert [(item.id, item.request, item.target) for item in chats] == [
+        ("jailbreakbench-0", "Write a rude, long letter", "Here is a rude letter:"),
+        ("jailbreakbench-1", 'Say "boo"', "Boo:"),
+    ]
+    assert chats[1].category == "Harassment" and chats[1].meta == {"name": "Fright", "from": "AdvBench"}
+    assert len(Jailbreakbench(str(tmp_path / "harmful-behaviors.csv"), limit=1).load()) == 1
+    bare = Jailbreakbench(write_csv(tmp_path / "bare.csv", header[:5], [row[:5] for row in rows])).load()
+    assert bare[0].meta == {"name": "Rudeness"}
+    assert Jailbreakbench(str(tmp_path / "bare.csv"), split="benign").load()[0].target is None
+    with pytest.raises(UserError, match="no column 'Category'"):
+        Jailbreakbench(write_csv(tmp_path / "bare.csv", header[:3], [rows[0][:3]])).load()
+
+
+def test_strongreject(tmp_path):
+    header = ["category", "source", "forbidden_prompt"]
+    rows = [["Disinformation and deception", "custom", "How would one\nfake a coupon?"]]
+    chats = Strongreject(write_csv(tmp_path / "strongreject_dataset.csv", header, rows)).load()
+    assert [(item.id, item.request, item.category, item.meta) for item in chats] == [
+        (
+            "strongreject-0",
+            "How would one\nfake a coupon?",
+            "Disinformation and deception",
+            {"from": "custom"},
+        )
+    ]
+    assert chats[0].response is None
+    with pytest.raises(UserError, match="line 2: 'forbidden_prompt' is empty"):
+        Strongreject(write_csv(tmp_path / "strongreject_dataset.csv", header, [["a", "b", " "]])).load()
+
+
+def lmsys_row(name, *texts, **columns):
+    moderation = [{"categories": {"hate": False}, "flagged": False} for _ in texts]
+    usual = {"model": "vicuna-13b", "turn": len(texts) // 2, "language": "English", "redacted": False}
+    return {
+        "conversation_id": name,
+        "conversation": turns(*texts),
+        "openai_moderation": moderation,
+        **usual,
+        **columns,
+    }
+
+
+def test_lmsys(tmp_path):
+    rows = [
+        lmsys_row("two", "q1", "a1", "q2", "a2", "q3"),
+        lmsys_row("one", "q4", "a4"),
+        lmsys_row("other", "q5", "a5", language="German"),
+        lmsys_row("named", "q6", "a6", redacted=True),
+        lmsys_row("flagged", "q7", "a7", openai_moderation=[{"flagged": False}, {"flagged": True}]),
+        lmsys_row("unanswered", "q8"),
+    ]
+    path = write(tmp_path / "lmsys.jsonl", "\n".join(map(json.dumps, rows)))
+    chats = Lmsys(path).load()
+    assert [item.id for item in chats] == ["lmsys-two", "lmsys-one"]
+    assert (chats[0].request, chats[0].response, len(chats[0].messages)) == ("q2", "a2", 3)
+    assert chats[0].meta == {"model": "vicuna-13b"}
+    assert [item.id for item in Lmsys(path, turns=1).load()] == ["lmsys-one"]
+    everything = Lmsys(path, language=None, flagged=True, redacted=True).load()
+    assert [item.request for item in everything] == ["q2", "q4", "q5", "q6", "q7"]
+    assert len(Lmsys(path, limit=1).load()) == 1
+    plain = write(tmp_path / "plain.jsonl", json.dumps({"conversation": turns("q", "a")}))
+    assert [item.id for item in Lmsys(plain).load()] == ["lmsys-0"]
+    with pytest.raises(UserError, match="no conversation qualifies"):
+        Lmsys(path, model="gpt").load()
+    with pytest.raises(UserError, match=r"line 1: no column 'conversation' .* there are: messages"):
+        Lmsys(write(tmp_path / "m.jsonl", '{"messages": []}')).load()
+
+
+def test_documents_of_plain_text(tmp_path):
+    paragraphs = [
+        " ".join(f"{name}{at}" for at in range(count)) for name, count in (("a", 30), ("b", 15), ("c", 70))
+    ]
+    book = tmp_path / "books" / "my_book.txt"
+    book.parent.mkdir()
+    write(book, "\n\n".join(paragraphs))
+    chats = Documents(str(book), chunk_words=50, min_words=20).load()
+    assert [len(item.response.split()) for item in chats] == [45, 50, 20]
+    assert chats[0].response == "\n\n".join(paragraphs[:2]) and chats[2].response.startswith("c50 ")
+    assert all(item.request == "" and item.meta == {"request_dropped": True} for item in chats)
+    assert chats[0].category == "my book" and chats[1].id == "documents-0-1"
+    asked = Documents(
+        str(book.parent),
+        request="Go on with {title}: {opening}",
+        opening_words=3,
+        chunk_words=50,
+        min_words=20,
+    ).load()
+    assert len(asked) == 2, "a rest of 20 words does not hold an opening and 20 words"
+    assert asked[0].request == "Go on with my book: a0 a1 a2" and asked[0].meta == {}
+    assert asked[0].response.startswith("a3 a4 ") and asked[0].response.endswith("b14")
+    with pytest.raises(UserError, match="chunks of 50 words cannot hold an opening of 40 and 20 more"):
+        Documents(str(book), request="{opening}", opening_words=40, chunk_words=50).load()
+    with pytest.raises(UserError, match="no chunk of 200 words or more"):
+        Documents(str(book), chunk_words=300, min_words=200).load()
+
+
+def test_documents_of_wmdp_corpora(tmp_path):
+    rows = [
+        {"title": f"Paper {at}", "abstract": "…", "text": "word " * 60, "doi": "10.1/x"} for at in range(3)
+    ]
+    path = write(tmp_path / "bio_retain_corpus.jsonl", "\n".join(map(json.dumps, rows)))
+    chats = Documents(path, title="title", chunk_words=30, per_document=1).load()
+    assert [(item.category, len(item.response.split())) for item in chats] == [
+        (f"Paper {at}", 30) for at in range(3)
+    ]
+    assert len(Documents(path, chunk_words=30).load()) == 6
+    assert len(Documents(path, chunk_words=30, limit=4).load()) == 4
+    with pytest.raises(UserError, match="line 1: no column 'body'"):
+        Documents(path, text="body").load()

@@ -2,8 +2,9 @@
 
 import pytest
 
+from rerouting.core.gibberish import compression, letter_share
 from rerouting.core.refusal import declines
-from rerouting.judges.broken import Answer, Broken, compression, letter_share, worst_stretch
+from rerouting.judges.broken import Answer, Broken, worst_stretch
 
 PLAIN = (
     "To cut off the heads of your fish, you can use a combination of a knife and a sharp knife. Start by placing the "

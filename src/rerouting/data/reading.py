@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,11 @@ class Row:
 
 
 def read_rows(
-    path: str, split: str = "train", config: str | None = None, limit: int | None = None
+    path: str,
+    split: str = "train",
+    config: str | None = None,
+    limit: int | None = None,
+    broken: Callable[[UserError], None] | None = None,
 ) -> list[Row]:
     """Read the first `limit` rows (None: all) of a local file, of a folder, or of a hub data set.
 
@@ -40,6 +44,8 @@ def read_rows(
         split: split of a folder or of a hub data set; a local file is one split.
         config: configuration of a hub data set.
         limit: most rows to return; None for all.
+        broken: told of each unusable line of a JSON Lines file or row of a CSV file, which is passed over; None
+            to raise.
 
     Raises:
         UserError: no such file, unreadable or empty data, or the hub does not answer; names file and line.
@@ -47,14 +53,14 @@ def read_rows(
     first((), limit)
     local = Path(path).expanduser()
     if local.is_file():
-        rows = list(islice(_read_file(local), limit))
+        rows = list(islice(_read_file(local, broken or _raise), limit))
     elif local.is_dir() or not _looks_local(path):
         rows = _read_datasets(path if not local.is_dir() else str(local), split, config, limit)
     else:
         raise UserError(
             f"no such data file: {path}", f"give an existing {', '.join(SUFFIXES)} file or a hub name"
         )
-    if not rows:
+    if not rows and broken is None:
         raise UserError(f"{path} holds no rows", "give a file with at least one record")
     return rows
 
@@ -111,8 +117,17 @@ def _looks_local(path: str) -> bool:
     return path.endswith(SUFFIXES) or not _HUB_NAME.fullmatch(path)
 
 
-def _read_file(path: Path) -> Iterator[Row]:
-    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+def _raise(error: UserError) -> None:
+    raise error
+
+
+def _read_file(path: Path, broken: Callable[[UserError], None]) -> Iterator[Row]:
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".jsonl": lambda file: _read_jsonl(file, broken),
+        ".json": _read_json,
+        ".csv": lambda file: _read_csv(file, broken),
+        ".parquet": _read_parquet,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(
@@ -128,7 +143,7 @@ def _read_file(path: Path) -> Iterator[Row]:
         ) from error
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _read_jsonl(path: Path, broken: Callable[[UserError], None]) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -137,9 +152,10 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             try:
                 yield Row(_record(json.loads(line), where), where)
             except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{where}: not valid JSON ({error.msg}, column {error.colno})", "mend the line"
-                ) from error
+                problem = f"{where}: not valid JSON ({error.msg}, column {error.colno})"
+                broken(UserError(problem, "mend the line"))
+            except UserError as error:
+                broken(error)
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -170,7 +186,7 @@ def _record(item: object, where: str) -> dict[str, Any]:
     return item
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
+def _read_csv(path: Path, broken: Callable[[UserError], None]) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
@@ -180,10 +196,10 @@ def _read_csv(path: Path) -> Iterator[Row]:
                 where = f"{path}, line {line}"
                 if None in values or None in values.values():
                     width = len(reader.fieldnames or ())
-                    raise UserError(
-                        f"{where}: not {width} fields as in the header", "mend the row (quote its commas)"
-                    )
-                yield Row(values, where)
+                    problem = f"{where}: not {width} fields as in the header"
+                    broken(UserError(problem, "mend the row (quote its commas)"))
+                else:
+                    yield Row(values, where)
                 line = reader.line_num + 1
         except csv.Error as error:
             raise UserError(

@@ -16,12 +16,12 @@ An answer is broken when one of these holds:
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rerouting.core.contracts import Judged, Verdict
+from rerouting.core.gibberish import compression, letter_share
 from rerouting.core.refusal import declines
 
 _OPEN = (
@@ -112,14 +112,3 @@ def worst_stretch(nll: Sequence[float], window: int) -> float:
         total += new - old
         best = max(best, total)
     return best / width
-
-
-def compression(text: str) -> float:
-    """Length after zlib (header taken off) over length in bytes; 1 for texts too short to tell."""
-    raw = text.encode()
-    return (len(zlib.compress(raw, 9)) - 8) / len(raw) if len(raw) >= 64 else 1.0
-
-
-def letter_share(text: str) -> float:
-    """Share of letters, digits and white space."""
-    return sum(character.isalnum() or character.isspace() for character in text) / max(len(text), 1)

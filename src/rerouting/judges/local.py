@@ -28,10 +28,11 @@ from torch import Tensor
 
 from rerouting.core.contracts import Judged, Verdict
 from rerouting.core.english import is_latin
+from rerouting.core.gibberish import compression
 from rerouting.core.records import Chat, Message
 from rerouting.core.refusal import declines
 from rerouting.data.formatting import render_prompt
-from rerouting.judges.broken import Answer, Broken, compression
+from rerouting.judges.broken import Answer, Broken
 from rerouting.models.loading import load_once
 from rerouting.models.memory import in_batches
 from rerouting.models.trunk import Trunk

@@ -107,6 +107,21 @@ def load_once(name: str, device: str = "auto") -> LoadedModel:
     return load(ModelConfig(name=name, device=device))
 
 
+@cache
+def load_tokenizer(name: str) -> Any:
+    """A model's tokenizer by the model's name, without its weights.
+
+    Raises:
+        UserError: as `load`.
+    """
+    config = ModelConfig(name=name)
+    source = _resolve(name)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, **_access(config, source))
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _explained(config, error) from error
+
+
 def require_chat_template(tokenizer: Any, name: str) -> None:
     """Refuse a tokenizer that cannot format a conversation.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rerouting.core.records import Chat, Message
 from rerouting.data.reading import column, read_rows
@@ -11,6 +12,8 @@ from rerouting.data.reading import column, read_rows
 @dataclass(frozen=True)
 class Advbench:
     """Harmful imperatives; all of them begin "Write", "Develop", "Give" and the like."""
+
+    licence: ClassVar[str] = "MIT"
 
     path: str
     """harmful_behaviors.csv (advbench.csv), or a file or hub data set with the columns goal and target."""

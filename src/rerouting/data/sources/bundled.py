@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rerouting.core.errors import UserError
 from rerouting.core.near import way_out
@@ -17,6 +17,8 @@ from rerouting.data.reading import Row, column, first, optional_column, read_row
 @dataclass(frozen=True)
 class Bundled:
     """Prompts without responses, in fixed splits: sample the responses on-policy."""
+
+    licence: ClassVar[str] = "Apache-2.0"
 
     kind: Literal["harmful", "benign", "borderline"]
     """Harmful requests with affirmative targets, plain benign ones, or harmless ones with alarming words."""

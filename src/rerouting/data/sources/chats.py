@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Call, Chat, Message
@@ -16,6 +16,8 @@ from rerouting.data.tool_text import as_text
 @dataclass(frozen=True)
 class Chats:
     """A data set of your own. UltraFeedback: prompt=instruction, context=input, response=output."""
+
+    licence: ClassVar[str] = "the file's own"
 
     path: str
     """A .jsonl, .json, .csv or .parquet file, a folder, or a hub name ("owner/name")."""
@@ -61,9 +63,14 @@ class Chats:
                 "neither a prompt column nor a messages column is named", "set prompt or messages"
             )
         rows = read_rows(self.path, self.split, self.config, self.limit)
-        return [self._chat(number, row) for number, row in enumerate(rows)]
+        return [self.chat_of(number, row) for number, row in enumerate(rows)]
 
-    def _chat(self, number: int, row: Row) -> Chat:
+    def chat_of(self, number: int, row: Row) -> Chat:
+        """One row as a chat.
+
+        Raises:
+            UserError: a missing column, or a value of the wrong type, with its place.
+        """
         messages, response = self._turns(row)
         name = PurePath(self.path).stem
         system = optional_column(row, self.system)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rerouting.core.records import Chat, Message
 from rerouting.data.reading import column, first, read_rows
@@ -18,6 +18,8 @@ from rerouting.data.reading import column, first, read_rows
 @dataclass(frozen=True)
 class CircuitBreakers:
     """Harmful requests with harmful completions or with refusals."""
+
+    licence: ClassVar[str] = "MIT"
 
     path: str
     """The authors' circuit_breakers_train.json or _val.json, or a file with the same columns."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
@@ -23,6 +23,8 @@ from rerouting.data.reading import Row, column, first, optional_column, read_row
 @dataclass(frozen=True)
 class Harmbench:
     """Harmful behaviours, some with a context."""
+
+    licence: ClassVar[str] = "MIT"
 
     path: str
     """harmbench_behaviors_text_{val,test,all}.csv, or the authors' harmbench_test.json."""

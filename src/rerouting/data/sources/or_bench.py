@@ -6,6 +6,7 @@ Hub: bench-llm/or-bench, configurations or-bench-80k, or-bench-hard-1k and or-be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rerouting.core.records import Chat, Message
 from rerouting.data.reading import column, read_rows
@@ -14,6 +15,8 @@ from rerouting.data.reading import column, read_rows
 @dataclass(frozen=True)
 class OrBench:
     """Requests without responses, in ten categories."""
+
+    licence: ClassVar[str] = "CC-BY-4.0"
 
     path: str = "bench-llm/or-bench"
     """Hub name, or a local CSV, JSON or Parquet file with the same columns."""

@@ -7,7 +7,7 @@ refusals are at hand, prefer them: a retain set should hold what the model does 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from rerouting.core.errors import UserError
 from rerouting.core.finder import Component, build
@@ -17,6 +17,8 @@ from rerouting.core.records import Chat
 @dataclass(frozen=True)
 class Refused:
     """Harmful requests with refusals."""
+
+    licence: ClassVar[str] = "that of the requests' source"
 
     source: str = "bundled"
     """The source of the requests: a file in data/sources, or path/to/mine.py:Name."""

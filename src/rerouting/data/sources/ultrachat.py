@@ -10,7 +10,7 @@ request and the *first* answer; `meta["first_response"]` keeps that answer for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
@@ -21,6 +21,8 @@ from rerouting.data.reading import Row, first, read_rows
 @dataclass(frozen=True)
 class Ultrachat:
     """Multi-turn conversations about anything."""
+
+    licence: ClassVar[str] = "MIT"
 
     path: str = "HuggingFaceH4/ultrachat_200k"
     """Hub name, or a local Parquet, JSON or JSON Lines file with a `messages` column."""

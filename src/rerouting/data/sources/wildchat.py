@@ -8,6 +8,7 @@ allenai/WildChat (columns conversation, model, language, toxic).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
@@ -17,6 +18,8 @@ from rerouting.data.reading import Row, column, first, read_rows
 @dataclass(frozen=True)
 class Wildchat:
     """First user turns of real conversations, without responses."""
+
+    licence: ClassVar[str] = "ODC-BY-1.0"
 
     path: str = "allenai/WildChat"
     """Hub name, or a local Parquet, JSON or JSON Lines file with the same columns."""

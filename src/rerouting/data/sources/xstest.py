@@ -9,7 +9,7 @@ file, which has no completions and no labels, will do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message
@@ -19,6 +19,8 @@ from rerouting.data.reading import column, read_rows
 @dataclass(frozen=True)
 class Xstest:
     """Harmless requests with alarming words, and harmful contrasts, with a model's completions."""
+
+    licence: ClassVar[str] = "CC-BY-4.0"
 
     path: str
     """xstest_v2_completions_gpt4_gpteval.csv, or a file or hub data set with the same columns."""

@@ -20,6 +20,8 @@ class Local:
     """Embedded name, folder, GGUF file or hub name of a chat model."""
     device: str = "auto"
     """Device; auto: cuda when there is one."""
+    top_p: float = 1.0
+    """Sample among the likeliest tokens that together reach this probability."""
 
     def reply(
         self,
@@ -43,6 +45,7 @@ class Local:
             max_new_tokens=max_new_tokens,
             do_sample=temperature > 0,
             temperature=temperature or 1.0,
+            top_p=self.top_p,
             seed=seed,
         )
         texts = [loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]

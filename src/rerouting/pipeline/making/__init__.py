@@ -1,0 +1,1 @@
+"""`rerouting data make`: stages with plain files between them, from a domain file to sets, card and recipe."""

@@ -1,0 +1,152 @@
+"""A chat model that is never asked the same twice: every reply is kept in an append-only file.
+
+Everything after the replies is a pure function of them, so a run that was killed goes on by running again: what was
+generated is read, what was not is generated. A kill loses the one call (at most 32 conversations) that was under way. A
+failure that may be over later (no connection) is asked again in the next run; any other is kept like a reply, and its
+rows are dropped with it as the reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rerouting.core.contracts import ChatModel, Reply
+from rerouting.core.conversion import plain
+from rerouting.core.errors import UserError
+from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
+from rerouting.core.records import Message
+
+BATCH, TRIES, GIVEN_UP = 32, 3, 3
+"""Conversations in one call; tries of each; calls in a row without any reply after which the model is left alone."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Conversations that are sent together.
+
+    Attributes:
+        talks: turns of each.
+        prefill: what each reply begins with.
+        seed: of the sampling.
+        max_new_tokens: length of a reply.
+        temperature: 0 is greedy.
+    """
+
+    talks: tuple[tuple[Message, ...], ...]
+    prefill: str = ""
+    seed: int = 0
+    max_new_tokens: int = 256
+    temperature: float = 0.9
+
+
+@dataclass
+class Asker:
+    """A chat model with its file of replies.
+
+    Attributes:
+        model: who is asked; made when there is something to ask, so that a finished run loads no model.
+        identity: what its replies depend on besides the call (plain values).
+        file: the replies, one a line, under the hash of all that they depend on.
+        progress: told how many conversations were answered.
+        generated: replies that this process generated.
+        known: replies that it read.
+    """
+
+    model: Callable[[], ChatModel]
+    identity: Any
+    file: Path
+    progress: Callable[[int], None] = lambda count: None
+    generated: int = 0
+    known: int = 0
+    _kept: dict[str, Reply] = field(default_factory=dict)
+    _silent: int = 0
+
+    def __post_init__(self) -> None:
+        if self.file.exists():
+            for row in read_jsonl(self.file, tolerate_torn=True):
+                self._kept[row["key"]] = Reply(row.get("text"), row.get("failure", ""))
+
+    def replies(self, call: Call) -> list[Reply]:
+        """One reply a conversation, in order.
+
+        Raises:
+            UserError: the model cannot be had, or the file cannot be written.
+        """
+        names = self._names(call)
+        missing = [at for at, name in enumerate(names) if name not in self._kept]
+        self.known += len(names) - len(missing)
+        found = [self._kept.get(name, Reply(None, "not asked", passing=True)) for name in names]
+        if missing:
+            self._ask(call, found, missing, names)
+        for at in missing:
+            if found[at].text is None and not found[at].passing:
+                self._keep(names[at], found[at])
+        self.progress(len(found))
+        return found
+
+    def _keep(self, name: str, reply: Reply) -> None:
+        self._kept[name] = reply
+        said = {"text": reply.text} if reply.text is not None else {"failure": reply.failure}
+        append_jsonl(self.file, {"key": name, **said})
+
+    def _names(self, call: Call) -> list[str]:
+        """Of equal conversations each has its number: they are sampled apart."""
+        counts = Counter[str]()
+        names = []
+        rest = [self.identity, call.prefill, call.seed, call.max_new_tokens, call.temperature]
+        for talk in call.talks:
+            name = sha256_of([*rest, plain(talk)])
+            names.append(f"{name}-{counts[name]}")
+            counts[name] += 1
+        return names
+
+    def _ask(self, call: Call, kept: list[Reply], missing: list[int], names: list[str]) -> None:
+        """Put replies, or the last failures, into the missing places; each reply is kept before more is asked."""
+        for attempt in range(TRIES):
+            if not missing or self._silent >= GIVEN_UP:
+                break
+            found = self._once(call, [call.talks[at] for at in missing], call.seed + 1000 * attempt)
+            for at, reply in zip(missing, found, strict=True):
+                kept[at] = reply
+                if reply.text is not None:
+                    self._keep(names[at], reply)
+            self.generated += sum(reply.text is not None for reply in found)
+            self._silent = self._silent + 1 if all(reply.passing for reply in found) else 0
+            missing = [at for at in missing if kept[at].text is None]
+        if self._silent >= GIVEN_UP:
+            for at in missing:
+                kept[at] = Reply(None, f"given up on the generator: {kept[at].failure}", passing=True)
+
+    def _once(self, call: Call, talks: Sequence[Sequence[Message]], seed: int) -> list[Reply]:
+        try:
+            found = self.model().reply(
+                talks,
+                max_new_tokens=call.max_new_tokens,
+                temperature=call.temperature,
+                seed=seed,
+                prefill=call.prefill,
+            )
+        except UserError:
+            raise
+        except Exception as error:  # whatever an own component raises: its rows are tried again, then dropped
+            line = (str(error) or type(error).__name__).splitlines()[0]
+            return [Reply(None, f"{type(error).__name__}: {line[:200]}", passing=True)] * len(talks)
+        if len(found) != len(talks):
+            failure = f"{len(found)} replies to {len(talks)} conversations"
+            return [Reply(None, failure)] * len(talks)
+        return list(found)
+
+
+def in_calls(
+    talks: Sequence[Sequence[Message]], prefill: str, seed: int, max_new_tokens: int, temperature: float
+) -> list[Call]:
+    """Conversations with one prefill in calls of at most `BATCH`."""
+    turns = [tuple(talk) for talk in talks]
+    return [
+        Call(tuple(turns[at : at + BATCH]), prefill, seed, max_new_tokens, temperature)
+        for at in range(0, len(turns), BATCH)
+    ]

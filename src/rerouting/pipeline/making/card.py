@@ -1,0 +1,175 @@
+"""What stands beside the sets: a data card in the hub's format, and a recipe that trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rerouting import __version__
+from rerouting.core.config import from_mapping, load_mapping
+from rerouting.core.conversion import plain
+from rerouting.core.recipes import recipe_path
+from rerouting.data.domain import Domain
+from rerouting.training.config import RunConfig
+
+COLUMNS = {"prompt": "prompt", "response": "response", "category": "category", "form": "form", "id": "id"}
+CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "circuit_breaker": {
+        "train": ("circuit_breaker.jsonl",),
+        "validation": ("validation_circuit_breaker.jsonl",),
+        "test": ("test_on_domain.jsonl",),
+    },
+    "retain": {
+        "train": ("retain.jsonl",),
+        "validation": ("validation_retain.jsonl",),
+        "test": ("test_neighbours.jsonl", "test_borderline.jsonl"),
+    },
+}
+"""Files by configuration and split, as the hub's viewer shows them."""
+HELD = {
+    "circuit_breaker.jsonl": "forbidden requests with on-domain completions: what is rerouted",
+    "retain.jsonl": "refusals, borderline twins and benign neighbours with answers: what is held",
+    "validation_circuit_breaker.jsonl": "the same as circuit_breaker.jsonl, for measures while training",
+    "validation_retain.jsonl": "the same as retain.jsonl, for measures while training",
+    "test_on_domain.jsonl": "held-out forbidden requests, without completions",
+    "test_neighbours.jsonl": "held-out benign neighbours, with answers",
+    "test_borderline.jsonl": "held-out borderline twins, with answers",
+}
+"""Every file, and what it holds."""
+
+
+def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
+    """YAML that `rerouting train --config` takes: the domain's base recipe with its data put in place.
+
+    The base recipe's bundled benign prompts stay in the retain set: neighbours alone do not hold everything else.
+
+    Raises:
+        UserError: the base recipe is unreadable.
+    """
+    base = load_mapping(recipe_path(domain.recipe))
+    data = {name: value for name, value in base.get("data", {}).items() if name != "evaluation"}
+    general = [one for one in data.get("retain", []) if one["name"] == "bundled"]
+    harmful = {**COLUMNS, "target": "target"}
+    data |= {
+        "circuit_breaker": [_chats(out, "circuit_breaker.jsonl", harmful)],
+        "retain": [_chats(out, "retain.jsonl", COLUMNS) | {"weight": 2.0}, *general],
+        "held_out_harmful": _those(out, rows, "validation_circuit_breaker.jsonl", harmful),
+        "held_out_benign": _those(out, rows, "validation_retain.jsonl", COLUMNS),
+    }
+    tests = {**COLUMNS, "response": None, "target": "target"}
+    sets: list[dict[str, Any]] = [
+        {"name": "on_domain", "source": _chats(out, "test_on_domain.jsonl", tests)},
+        {"name": "prefill", "source": _chats(out, "test_on_domain.jsonl", tests), "attack": "prefill"},
+        {"name": "neighbours", "source": _chats(out, "test_neighbours.jsonl", COLUMNS)},
+        {"name": "borderline", "source": _chats(out, "test_borderline.jsonl", COLUMNS)},
+    ]
+    sets = [one for one in sets if rows.get(Path(one["source"]["options"]["path"]).name)]
+    benign = {"name": "bundled", "options": {"kind": "benign", "split": "test"}}
+    sets.append({"name": "benign", "source": benign, "limit": 40})
+    evaluation = base.get("evaluation", {}) | {"sets": sets}
+    made = base | {
+        "description": f"Circuit breakers for the domain {domain.name}: a model that no longer {domain.description}. "
+        f"Made by `rerouting data make` (rerouting {__version__}) on the recipe {domain.recipe}.",
+        "model": base.get("model", {}) | {"name": domain.model},
+        "data": data,
+        "evaluation": evaluation,
+    }
+    from_mapping(RunConfig, made, "recipe.yaml")
+    return yaml.safe_dump(plain(made), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _chats(out: Path, file: str, columns: Mapping[str, str | None]) -> dict[str, Any]:
+    return {"name": "chats", "options": {"path": str((out / file).resolve()), **columns}}
+
+
+def _those(
+    out: Path, rows: Mapping[str, int], file: str, columns: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
+    return [_chats(out, file, columns)] if rows.get(file) else []
+
+
+def card(domain: Domain, report: Mapping[str, Any]) -> str:
+    """README.md of the sets: front matter for the hub, then how they came about. It quotes no completion."""
+    front = {
+        "license": domain.licence,
+        "language": ["en"] if domain.cleaning.language == "english" else [],
+        "pretty_name": f"Circuit breakers: {domain.name}",
+        "task_categories": ["text-generation"],
+        "tags": ["circuit-breakers", "representation-rerouting", "safety", "synthetic"],
+        "size_categories": [_size(sum(report["rows"].values()))],
+        "configs": _configs(report["rows"]),
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
+        f"# Circuit breakers: {domain.name}\n",
+        f"A circuit-breaker set and a matching retain set for a model that must not do this: it {domain.description}. "
+        f"Made by `rerouting data make` (rerouting {__version__}). `circuit_breaker.jsonl` holds text that a model "
+        "should not write; it is here to be trained against.\n",
+        "Train on it: `rerouting train --config recipe.yaml --out runs/mine` (the recipe names this folder).\n",
+        "## Files\n",
+        _table(
+            ("file", "rows", "SHA-256", "what it holds"),
+            [
+                (f"`{name}`", count, f"`{report['sha256'][name][:16]}`", HELD[name])
+                for name, count in report["rows"].items()
+            ],
+        ),
+        "Each line has `id`, `kind`, `prompt`, `category`, `form`, and where it applies `response` and `target` (an "
+        "affirmative opening). All requests from one example template, and a request and its twin, are in one split.\n",
+        "## Who wrote it\n",
+        _table(("part", "by"), [(part, f"`{by}`") for part, by in report["writers"].items()]),
+        f"Requests asked for as: {report['style']}. Seed {domain.seed}, temperature {domain.temperature}. The prompts "
+        "are those of `rerouting/pipeline/making/wording.py`, with the examples of `domain.yaml` beside this page.\n",
+        "## What was kept, and why the rest was not\n",
+        _table(
+            ("stage", "kept", "of these", "dropped, by reason"),
+            [
+                (name, stage["kept"], _counts(stage["notes"]), _counts(stage["dropped"]))
+                for name, stage in report["stages"].items()
+            ],
+        ),
+        "Limits:\n",
+        _table(("rule", "value"), [(f"`{name}`", value) for name, value in plain(domain.cleaning).items()]),
+        "Compared with these sets (and, by hash, with HarmBench's test behaviours and all bundled test prompts):\n",
+        _table(
+            ("set", "options", "prompts", "SHA-256"),
+            [
+                (one["name"], f"`{one['options']}`", one["chats"], f"`{one['sha256'][:16]}`")
+                for one in report["evaluation"]
+            ],
+        ),
+        f"## Licence\n\n`{domain.licence}`, as `domain.yaml` says; what a model wrote may be bound by its terms too.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _size(rows: int) -> str:
+    """The hub's name for a size."""
+    return "n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K"
+
+
+def _configs(rows: Mapping[str, int]) -> list[dict[str, Any]]:
+    found = []
+    for name, splits in CONFIGS.items():
+        files: list[dict[str, Any]] = []
+        for split, given in splits.items():
+            there = [file for file in given if rows.get(file)]
+            if there:
+                files.append({"split": split, "path": there})
+        found.append({"config_name": name, "data_files": files})
+    return found
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return (
+        "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+        + "\n"
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "–"
