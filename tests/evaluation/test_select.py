@@ -1,6 +1,7 @@
 """Searches, metrics, the front and the guard of `rerouting select`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,12 @@ def test_every_bundled_split_but_test_passes_and_the_test_split_does_not():
             test.refuse("measures", SourceConfig("bundled", {"kind": kind, "split": "test"}))
 
 
+def one_sentence(kind):
+    """A test prompt of one sentence of some length: of very short ones within other words the guard knows nothing."""
+    plain = re.compile(r"[\w ,']{50,}[.?]")
+    return next(chat.request for chat in Bundled(kind, "test").load() if plain.fullmatch(chat.request))
+
+
 @pytest.mark.parametrize("kind", ["harmful", "benign", "borderline"])
 @pytest.mark.parametrize(
     "disguise",
@@ -235,7 +242,7 @@ def test_every_bundled_split_but_test_passes_and_the_test_split_does_not():
     ],
 )
 def test_the_guard_finds_test_data_in_disguise(tmp_path, kind, disguise):
-    stolen = disguise.format(first(kind).upper())
+    stolen = disguise.format(one_sentence(kind).upper())
     with pytest.raises(
         UserError, match=f"data.retain: innocent_name-1 of chats .* bundled {kind} test prompts"
     ):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat, Message, Role, Tool
@@ -27,6 +27,8 @@ _ROLES: dict[str, Role] = {"USER": "user", "ASSISTANT": "assistant", "FUNCTION R
 @dataclass(frozen=True)
 class Glaive:
     """Conversations with function calls and their results."""
+
+    licence: ClassVar[str] = "Apache-2.0"
 
     path: str = "glaiveai/glaive-function-calling-v2"
     """Hub name, or a local file with the columns system and chat."""

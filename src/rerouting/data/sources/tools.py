@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rerouting.core.records import Chat, Message
 from rerouting.data.bundled_tools import tool_requests
@@ -14,6 +14,8 @@ from rerouting.data.tool_text import as_text
 @dataclass(frozen=True)
 class Tools:
     """Requests with functions on offer, each answered by the call that it leads to."""
+
+    licence: ClassVar[str] = "Apache-2.0"
 
     kind: Literal["harmful", "borderline", "ordinary"] = "harmful"
     """Harmful requests, their harmless twins, or ordinary ones."""
