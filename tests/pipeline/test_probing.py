@@ -116,6 +116,7 @@ def test_a_matrix_is_counted_by_case(run, tmp_path):
 
 
 def test_another_runs_matrix_is_refused(run, tmp_path, capsys):
+    assert main(["probe", "train", str(run), *options(run, "--kinds", '["reading"]', "--layer", "2")]) == 0
     write_matrix(tmp_path, run, [])
     write_json(tmp_path / "manifest.json", {"models": {"base": "0", "rerouted": "1"}})
     with pytest.raises(UserError, match="other models"):
@@ -143,6 +144,7 @@ def test_matching_lets_as_many_through_as_the_rerouted_model():
 
 
 def test_clear_errors(run, tmp_path, capsys):
+    assert main(["probe", "train", str(run), *options(run, "--kinds", '["reading"]', "--layer", "2")]) == 0
     with pytest.raises(UserError, match="no results of attacks"):
         probe_table(run, tmp_path)
     assert main(["probe", "train", str(tmp_path)]) == 2

@@ -14,20 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rerouting.models.patching import forwards
+
 _PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
 
 @contextmanager
 def lean_gates(model: nn.Module) -> Iterator[int]:
     """Within this context gated MLPs keep less for the backward pass; gives their number."""
-    found = [module for module in model.modules() if _is_gated(module)]
-    for module in found:
-        module.forward = _Forward(module)
-    try:
-        yield len(found)
-    finally:
-        for module in found:
-            del module.forward
+    with forwards([module for module in model.modules() if _is_gated(module)], _Forward) as count:
+        yield count
 
 
 @torch.no_grad()

@@ -18,6 +18,8 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
+from rerouting.models.patching import forwards
+
 
 @contextmanager
 def lean_adapters(model: nn.Module) -> Iterator[int]:
@@ -25,14 +27,8 @@ def lean_adapters(model: nn.Module) -> Iterator[int]:
 
     Others (Conv1D, expert stacks, quantised layers) go on with PEFT's forward.
     """
-    found = [module for module in model.modules() if _is_plain(module)]
-    for module in found:
-        module.forward = _Forward(module)
-    try:
-        yield len(found)
-    finally:
-        for module in found:
-            del module.forward
+    with forwards([module for module in model.modules() if _is_plain(module)], _Forward) as count:
+        yield count
 
 
 def _is_plain(module: Any) -> bool:

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from rerouting.models.patching import forwards
+
 
 @contextmanager
 def recomputed(blocks: nn.ModuleList) -> Iterator[None]:
     """Within this context a block keeps its input alone, and runs again in the backward pass (any family)."""
-    patched: list[Any] = list(blocks)
-    for block in patched:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    try:
+    with forwards(blocks, lambda block: partial(checkpoint, block.forward, use_reentrant=False)):
         yield
-    finally:
-        for block in patched:
-            del block.forward
 
 
 @contextmanager

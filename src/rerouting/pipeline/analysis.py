@@ -19,8 +19,9 @@ from rerouting.core.config import load_config
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, read_jsonl
 from rerouting.core.progress import bar
-from rerouting.core.records import Chat, Message
+from rerouting.core.records import Chat
 from rerouting.data.formatting import Example
+from rerouting.data.messages import parse_messages
 from rerouting.models.loading import LoadedModel
 from rerouting.pipeline.analysis_figures import write_figures
 from rerouting.pipeline.pair import models_of
@@ -83,7 +84,7 @@ def _texts(run: Path, base: LoadedModel) -> dict[str, list[tuple[str, Example]]]
     found: dict[str, list[tuple[str, Example]]] = {}
     file = run / "generations.jsonl"
     for row in read_jsonl(file) if file.exists() else []:
-        chat = Chat(row["id"], tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]))
+        chat = Chat(row["id"], parse_messages(row["messages"], row["id"]))
         example = answered(base, chat, row["prefill"], row["base"]["answer"])
         if example is not None:
             found.setdefault(row["set"], []).append((chat.request, example))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-from rerouting.core.files import atomic_write
+from rerouting.core.pictures import save_picture
 
 COLOURS = ("#d64545", "#b8369a", "#2d6cdf", "#2a9d8f", "#7b8794", "#c98a1b")
 
@@ -42,13 +41,7 @@ def write_figures(found: dict[str, Any], folder: Path) -> None:
 
 
 def _finish(figure: Any, file: Path) -> None:
-    from matplotlib import pyplot
-
     for panel in figure.axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", color="#e6eaee", linewidth=0.6)
-    figure.tight_layout()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=140)
-    pyplot.close(figure)
-    atomic_write(file, picture.getvalue())
+    save_picture(figure, file)

@@ -8,7 +8,6 @@ Each row is an ordinary run in a folder of its own, which goes on where it stopp
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, read_jsonl
+from rerouting.core.pictures import save_picture
 from rerouting.core.stats import Rate
 from rerouting.core.tables import markdown_table
 from rerouting.data.config import SourceConfig
@@ -151,8 +151,4 @@ def _draw(found: Row, file: Path) -> None:
         panel.set_title(
             f"{attack}: broken answers, %; trained on (rows), tested on (columns)", loc="left", fontsize=10
         )
-    figure.tight_layout()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=140)
-    pyplot.close(figure)
-    atomic_write(file, picture.getvalue())
+    save_picture(figure, file)

@@ -24,9 +24,10 @@ from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write, read_jsonl
 from rerouting.core.finder import find
 from rerouting.core.kinds import is_harmless_kind
-from rerouting.core.records import Chat, Message
+from rerouting.core.records import Chat
 from rerouting.core.stats import Rate
 from rerouting.core.tables import markdown_table
+from rerouting.data.messages import parse_messages
 from rerouting.models.digest import weights_digest
 from rerouting.pipeline.pair import base_of, digest
 from rerouting.pipeline.probing import Reader, answered
@@ -177,10 +178,14 @@ def _cases(
             if example is not None:
                 examples.append(example)
                 owners.append(case.peaks[-1])
-    for at, probe in enumerate(probes):
-        found = Reader(base, probe.skip, probe.blocks).highest(examples, [probe], f"answers, {probe.kind}")[0]
-        for peaks, highest in zip(owners, found, strict=True):
-            peaks[at] = highest
+    for skip, blocks in dict.fromkeys(
+        (probe.skip, probe.blocks) for probe in probes
+    ):  # as a rule one reading for all
+        group = [at for at, probe in enumerate(probes) if (probe.skip, probe.blocks) == (skip, blocks)]
+        found = Reader(base, skip, blocks).highest(examples, [probes[at] for at in group], "answers")
+        for at, own in zip(group, found, strict=True):
+            for peaks, highest in zip(owners, own, strict=True):
+                peaks[at] = highest
     known = {name: {key: case for key, case in own.items() if case.base} for name, own in cases.items()}
     return {name: own for name, own in known.items() if own}, unread
 
@@ -189,7 +194,7 @@ def _evaluated(run: Path) -> Iterator[Row]:
     """Answers of the run's own evaluation sets."""
     file = run / "generations.jsonl"
     for row in read_jsonl(file) if file.exists() else []:
-        chat = Chat(row["id"], tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]))
+        chat = Chat(row["id"], parse_messages(row["messages"], row["id"]))
         for model in ("base", "rerouted"):
             one = row[model]
             yield {"attack": row["set"], "id": row["id"], "model": model, "chat": chat} | {
@@ -207,10 +212,9 @@ def _attacked(matrix: Path) -> Iterator[Row]:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{matrix} has no results of attacks", "give the folder that attack wrote") from error
     for row in rows:
-        turns = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
         unreadable = row["embeddings"] or getattr(find("attacks", row["attack"]), "tampers", False)
         yield {"attack": f"{row['attack']} (judged)", "id": row["id"], "model": row["model"]} | {
-            "chat": None if unreadable else Chat(row["id"], turns),
+            "chat": None if unreadable else Chat(row["id"], parse_messages(row["messages"], row["id"])),
             "prefill": row["prefill"],
             "answer": row["answer"],
             "hit": _hit(row, judge),

@@ -7,9 +7,10 @@ token of the model without circuit breakers; one flagged token flags the answer.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,23 +114,26 @@ def train_probes(run: Path, config: ProbeConfig) -> Row:
     summary: Row = {"layer": layer, "sweep": sweep, "texts": {name: len(own) for name, own in sides.items()}}
     summary["harmless"] = len(harmless)
     summary["probes"] = {}
-    for kind, fitter in fitters.items():
-        harmful, benign = (states[name][0][layer] for name in ("harmful", "harmless"))
-        probe = Probe(fitter.fit(harmful, benign, config.seed), kind, layer, config.skip, 0.0, reader.blocks)
-        areas = _areas(probe, states, {name: len(own) for name, own in sides.items()}, "held-out ")
-        highest = [one for one in reader.highest(harmless, [probe], "harmless answers")[0] if one > -1e30]
-        probe = probe.at(threshold_for(highest, config.false_positives))
-        alarms = sum(one > probe.threshold for one in highest)
-        about = areas | {"threshold": probe.threshold, "false_alarms": alarms, "harmless": len(highest)}
-        summary["probes"][kind] = about
-        streams = {
-            name: sha256_file(run / "streams" / f"{name}.jsonl") for name in ("circuit_breaker", "retain")
+    streams = {name: sha256_file(run / "streams" / f"{name}.jsonl") for name in ("circuit_breaker", "retain")}
+    made = {"run": str(run), "streams": streams, "false_positives": config.false_positives}
+    made |= {"max_new_tokens": config.max_new_tokens}
+    harmful, benign = (states[name][0][layer] for name in ("harmful", "harmless"))
+    probes = [
+        Probe(fitter.fit(harmful, benign, config.seed), kind, layer, config.skip, 0.0, reader.blocks)
+        for kind, fitter in fitters.items()
+    ]
+    counts = {name: len(own) for name, own in sides.items()}
+    for probe, own in zip(probes, reader.highest(harmless, probes, "harmless answers"), strict=True):
+        highest = [one for one in own if one > -math.inf]
+        threshold = threshold_for(highest, config.false_positives)
+        about = _areas(probe, states, counts, "held-out ") | {
+            "threshold": threshold,
+            "false_alarms": sum(one > threshold for one in highest),
+            "harmless": len(highest),
         }
-        made = {"run": str(run), "streams": streams, "false_positives": config.false_positives}
-        made |= {"max_new_tokens": config.max_new_tokens}
-        Probe(probe.head, kind, layer, config.skip, probe.threshold, reader.blocks, about | made).save(
-            run / "probes" / kind.rpartition(":")[2]
-        )
+        summary["probes"][probe.kind] = about
+        whole = replace(probe, threshold=threshold, about=about | made)
+        whole.save(run / "probes" / probe.kind.rpartition(":")[2])
     atomic_write(run / "probes" / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
