@@ -31,11 +31,10 @@ from rerouting.data.formatting import Example, tokenise_all
 from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.refused import Refused
 from rerouting.models.config import LoraConfig, ModelConfig
-from rerouting.models.gates import lean_gates
+from rerouting.models.lean import lean
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import load
 from rerouting.models.lora import add_lora
-from rerouting.models.low_rank import lean_adapters
 
 GEMMA_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>"
@@ -65,8 +64,7 @@ def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
     steps = [examples[at : at + args.batch] for at in range(0, len(examples), args.batch)]
     started, recent = time.monotonic(), list[float]()
     ways = ExitStack()
-    ways.enter_context(lean_adapters(adapted))
-    ways.enter_context(lean_gates(adapted))
+    ways.enter_context(lean(adapted))
     for number, step in enumerate(steps, 1):
         for group in optimiser.param_groups:
             group["lr"] = args.lr * min(1, number / 10) * (1 - 0.9 * number / len(steps))

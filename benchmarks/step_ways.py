@@ -26,8 +26,7 @@ from rerouting.core.finder import Component
 from rerouting.data.formatting import Example
 from rerouting.models.config import LoraConfig
 from rerouting.models.lora import adapter_parameters, add_lora, first_adapted, train_adapters
-from rerouting.models.gates import lean_gates
-from rerouting.models.low_rank import lean_adapters
+from rerouting.models.lean import WAYS, lean
 from rerouting.models.trunk import Trunk
 from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Objective
@@ -91,9 +90,11 @@ class Way:
     gradients: Callable[[Examples, int], tuple[float, float]]
     kept: ExitStack | None = None
     optimizer: torch.optim.AdamW = field(init=False)
+    trained: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.AdamW(self.adapters().values(), lr=1e-4, weight_decay=0.0, fused=True)
+        self.trained = list(self.adapters().values())
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, weight_decay=0.0, fused=True)
 
     def adapters(self) -> dict[str, nn.Parameter]:
         """All that is trained, by name."""
@@ -110,7 +111,7 @@ class Way:
     def step(self, examples: Examples, seed: int) -> tuple[float, float]:
         """A whole step; gives the two losses."""
         losses = self.gradients(examples, seed)
-        torch.nn.utils.clip_grad_norm_(list(self.adapters().values()), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return losses
@@ -122,7 +123,7 @@ def sharing_copy(model: nn.Module) -> Any:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-ABLATIONS = ("packing", "lean_adapters", "lean_gates", "micro_batches", "kept_activations")
+ABLATIONS = ("packing", *WAYS, "micro_batches", "kept_activations")
 """Names of what `ours_step` can leave out, as {"packing": False}; without kept activations blocks are run again."""
 
 
@@ -149,10 +150,8 @@ def ours_step(base: nn.Module, setting: Setting, on: dict[str, bool]) -> Way:
         shared=first_adapted(model),
     )
     kept = ExitStack()  # as long as the way
-    lean = kept.enter_context(lean_adapters(model)) if on["lean_adapters"] else 0
-    if on["lean_gates"]:
-        kept.enter_context(lean_gates(model))
-    autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
+    ways = kept.enter_context(lean(model, next((name for name in WAYS if not on[name]), "")))
+    autocast = trunk.dtype is torch.bfloat16 and ways.get("adapters", 0) < len(parameters) // 2
     optim = OptimConfig(recompute=not on["kept_activations"])
     stepper = Stepper(objective, optim, Processes(), autocast=autocast)
 

@@ -46,19 +46,33 @@ class _Forward:
     def __init__(self, module: Any) -> None:
         self.module = module
         (self.name,) = module.active_adapters
+        self.down, self.up = _Cast(module.lora_A[self.name].weight), _Cast(module.lora_B[self.name].weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, in) to (…, out)."""
         module, base = self.module, self.module.base_layer
         if module.disable_adapters or module.merged:
-            plain: Tensor = base(x)
-            return plain
-        down, up = module.lora_A[self.name].weight, module.lora_B[self.name].weight
+            return nn.functional.linear(x, base.weight, base.bias)
         dropout = module.lora_dropout[self.name]
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        options = (down, up, module.scaling[self.name], rate)
+        cast = (self.down.to(x.dtype), self.up.to(x.dtype))
+        options = (self.down.own, self.up.own, *cast, module.scaling[self.name], rate)
         product: Tensor = _LowRank.apply(x, base.weight, base.bias, *options)  # type: ignore[no-untyped-call]
         return product
+
+
+class _Cast:
+    """A matrix in another number format, made again only when the matrix has changed: once a step, not once a pass."""
+
+    def __init__(self, own: Tensor) -> None:
+        self.own, self.made, self.state = own, own, (-1, -1)
+
+    def to(self, dtype: torch.dtype) -> Tensor:
+        """The matrix, without history, in that format."""
+        state = (self.own._version, self.own.data_ptr())
+        if state != self.state or self.made.dtype is not dtype:
+            self.made, self.state = self.own.detach().to(dtype), state
+        return self.made
 
 
 class _LowRank(torch.autograd.Function):
@@ -72,15 +86,18 @@ class _LowRank(torch.autograd.Function):
         bias: Tensor | None,
         down: Tensor,
         up: Tensor,
+        cast_down: Tensor,
+        cast_up: Tensor,
         scale: float,
         rate: float,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         dropout = _Dropout(rate, int(torch.randint(1 << 62, ())) if rate > 0 else 0)
-        inner = dropout.of(flat, dropout.kept(flat)) @ down.to(x.dtype).t()
+        inner = dropout.of(flat, dropout.kept(flat)) @ cast_down.t()
         scale = scale * dropout.gain
-        y = nn.functional.linear(flat, weight, bias).addmm_(inner, up.to(x.dtype).t(), alpha=scale)
-        ctx.save_for_backward(x, weight, down, up, inner)
+        y = nn.functional.linear(flat, weight, bias).addmm_(inner, cast_up.t(), alpha=scale)
+        ctx.save_for_backward(x, weight, cast_down, cast_up, inner)
+        ctx.formats = down.dtype, up.dtype
         ctx.scale, ctx.dropout = scale, dropout
         return y.view(*x.shape[:-1], -1)
 
@@ -88,14 +105,14 @@ class _LowRank(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, down, up, inner = ctx.saved_tensors
         flat, g = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        d_inner = (g @ up.to(x.dtype)).mul_(ctx.scale)
-        d_up = (inner.t() @ g).t().to(up.dtype).mul_(ctx.scale)
+        d_inner = (g @ up).mul_(ctx.scale)
+        d_up = (inner.t() @ g).t().to(ctx.formats[1]).mul_(ctx.scale)
         dropout, d_x = ctx.dropout, None
         kept = dropout.kept(flat)
-        d_down = (d_inner.t() @ dropout.of(flat, kept)).to(down.dtype)
+        d_down = (d_inner.t() @ dropout.of(flat, kept)).to(ctx.formats[0])
         if ctx.needs_input_grad[0]:
-            d_x = dropout.of(d_inner @ down.to(x.dtype), kept).addmm_(g, weight).view_as(x)
-        return d_x, None, None, d_down, d_up, None, None
+            d_x = dropout.of(d_inner @ down, kept).addmm_(g, weight).view_as(x)
+        return d_x, None, None, d_down, d_up, None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,7 @@ class _Dropout:
         if self.steps == 0:
             return None
         noise = _noise(max(_NOISE, 1 << (2 * x.numel()).bit_length()), self.steps, x.device)
-        start = self.seed % (len(noise) - x.numel() + 1)
+        start = self.seed % (len(noise) - x.numel() + 1) // _ALIGNED * _ALIGNED
         return noise[start : start + x.numel()].view(x.shape)
 
     @staticmethod
@@ -138,11 +155,13 @@ class _Dropout:
 
 
 _NOISE = 1 << 22
+_ALIGNED = 8
+"""Numbers that a processor takes at a time: places begin at multiples."""
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _noise(size: int, steps: int, device: torch.device) -> Tensor:
     """So many independent int16 numbers, 0 with probability steps/65,536 and else −1; always the same."""
-    bits = torch.empty(-(-size // 4), dtype=torch.int64)
-    bits.random_(-(1 << 63), None, generator=torch.Generator().manual_seed(0))
-    return (bits.view(torch.int16) >= steps - (1 << 15)).to(torch.int16).neg_().to(device)
+    bits = torch.empty(-(-size // 4), dtype=torch.int64, device=device)
+    bits.random_(-(1 << 63), None, generator=torch.Generator(device).manual_seed(0))
+    return (bits.view(torch.int16) >= steps - (1 << 15)).to(torch.int16).neg_()

@@ -11,7 +11,6 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,16 +23,16 @@ from rerouting.core.progress import bar
 from rerouting.core.rundir import RunDir
 from rerouting.data.formatting import Example
 from rerouting.data.mixing import batch_indices
-from rerouting.models.gates import lean_gates
+from rerouting.models.lean import lean
 from rerouting.models.lora import (
     adapter_copy,
     adapter_parameters,
     check_trained,
     first_adapted,
     train_adapters,
+    without_adapters,
     without_gradient,
 )
-from rerouting.models.low_rank import lean_adapters
 from rerouting.models.scoring import response_nll
 from rerouting.models.shape import ModelShape
 from rerouting.models.trunk import Trunk
@@ -116,9 +115,8 @@ def train(
     _forget_rows_after(run, done, processes)
     silent: set[str] | None = None
 
-    with ExitStack() as ways, lean_gates(model), bar("training", total=optim.steps, done=done) as progress:
-        lean = ways.enter_context(lean_adapters(model))
-        autocast = trunk.dtype is torch.bfloat16 and lean < len(parameters) // 2
+    with lean(model) as ways, bar("training", total=optim.steps, done=done) as progress:
+        autocast = trunk.dtype is torch.bfloat16 and ways["adapters"] < len(parameters) // 2
         if processes.shards(optim.shard):
             processes.shard(model, override)
             objective.device = processes.device
@@ -279,7 +277,7 @@ class _HeldOut:
                 row["held_out_cosine"] = dict(zip(layers, measures.mean("cosine"), strict=True))
             if self.data.held_out_benign:
                 if self.base is None:
-                    with self.model.disable_adapter():
+                    with without_adapters(self.model):
                         self.base = self._benign_loss()
                 row |= {"benign_loss_base": self.base, "benign_loss": self._benign_loss()}
         return row

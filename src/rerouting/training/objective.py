@@ -19,6 +19,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.finder import build
 from rerouting.data.formatting import Example
 from rerouting.losses.geometry import cosine
+from rerouting.models.lora import without_adapters
 from rerouting.models.trunk import Key, Trunk
 from rerouting.training.batching import Batch, collate, micro_batches
 from rerouting.training.config import LossConfig
@@ -238,7 +239,7 @@ class Objective:
                 below.append(state)
 
         wanted = {*layers, *(["norm"] if final_norm else [])}
-        with self.model.disable_adapter():
+        with without_adapters(self.model):
             run = sorted({*layers, self.shared}) if self.shared else layers
             self._run(batch, run, final_norm, seen=seen)
         return states, below[0] if below else None
