@@ -30,7 +30,7 @@ from rerouting.models.loading import load
 
 def lessons(args: argparse.Namespace) -> list[Chat]:
     """What it is taught: calls as text, and plain answers beside them if there are any."""
-    requests = [*tool_requests("ordinary", "train"), *tool_requests("borderline", "train")]
+    requests = [one for kind in ("ordinary", "borderline") for one in tool_requests(kind, "train")[: args.requests]]
     chats = [as_text(one.chat(), args.style) for one in variants(requests, args.times, args.seed)]
     if args.glaive:
         chats += Glaive(str(args.glaive), style=args.style, limit=args.limit).load()
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="smollm2-135m", help="checkpoint, .gguf file or embedded name")
     parser.add_argument("--style", default="json", choices=["json", "tagged", "pythonic"])
     parser.add_argument("--times", type=int, default=8, help="how often each request is seen")
+    parser.add_argument("--requests", type=int, help="requests of each kind; all if not given")
     parser.add_argument("--glaive", type=Path, help="rows of Glaive function calling v2")
     parser.add_argument("--chats", type=Path, help="UltraFeedback's rows, so that it goes on chatting")
     parser.add_argument("--limit", type=int, help="rows of --glaive and of --chats; all if not given")

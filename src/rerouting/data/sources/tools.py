@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from rerouting.core.records import Chat, Message
 from rerouting.data.bundled_tools import tool_requests
 from rerouting.data.reading import first
-from rerouting.data.tool_reasons import with_reasons
 from rerouting.data.tool_text import as_text
 from rerouting.data.tool_variants import variants
 
@@ -29,9 +28,6 @@ class Tools:
     """Put the call and its result before the response, which is then to be sampled (on_policy)."""
     times: int = 1
     """How often each request comes: first as it is, then with other values and other functions on offer."""
-    reasons: int = 0
-    """So many chats besides for each of the split's ordinary requests: the same with a harmful or, for borderline, a
-    harmless reason (data/tool_reasons.py). For training; ordinary requests have none."""
     system: str = ""
     """System prompt; empty for none."""
     limit: int | None = None
@@ -42,10 +38,6 @@ class Tools:
             raise ValueError(f"times {self.times} must be at least 1")
         if self.after_result and self.times > 1:
             raise ValueError("after_result needs times 1: there are no results of calls with other values")
-        if self.reasons < 0 or (self.reasons and self.kind == "ordinary"):
-            raise ValueError(
-                f"reasons {self.reasons}: not below 0, and for harmful or borderline requests alone"
-            )
 
     def load(self) -> list[Chat]:
         """One chat a request; with on_policy the calls are replaced by what the model writes, and say how it may begin.
@@ -53,13 +45,7 @@ class Tools:
         Raises:
             UserError: an unknown kind, split or style.
         """
-        requests = first(tool_requests(self.kind, self.split), self.limit)
-        if self.reasons:
-            requests = [
-                *requests,
-                *with_reasons(tool_requests("ordinary", self.split), self.kind, self.reasons),
-            ]
-        requests = variants(requests, self.times)
+        requests = variants(first(tool_requests(self.kind, self.split), self.limit), self.times)
         chats = [one.after_result() if self.after_result else one.chat() for one in requests]
         if self.system:
             start = Message("system", self.system)
