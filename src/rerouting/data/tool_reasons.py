@@ -36,8 +36,9 @@ def with_reasons(requests: Sequence[ToolRequest], kind: str, times: int, seed: i
     Returns:
         Twins of each other by id: "tool-ordinary-001+harmful-07" and "tool-ordinary-001+borderline-07".
     """
-    draw, texts, found = random.Random(f"{seed}/reasons"), reasons(kind), []
+    texts, found = reasons(kind), []
     for one in requests:
+        draw = random.Random(f"{seed}/{one.id}")
         for at in draw.sample(range(len(texts)), times):
             parts = [one.request, texts[at]]
             request = " ".join(parts if draw.random() < 0.5 else parts[::-1])

@@ -33,16 +33,17 @@ def variants(requests: Sequence[ToolRequest], times: int, seed: int = 0) -> list
     Args:
         requests: any.
         times: at least 1.
-        seed: same seed, same variants.
+        seed: same seed, same variants, whatever the other requests are.
 
     Returns:
         All requests as they are, then all of them changed for the first time, and so on; the ids of changed ones end
         in "#2", "#3" …
     """
-    draw, names = random.Random(f"{seed}/variants"), sorted(bundled_tools())
+    names = sorted(bundled_tools())
     found = list(requests)
     for turn in range(2, times + 1):
         for one in requests:
+            draw = random.Random(f"{seed}/{one.id}/{turn}")
             others = draw.sample([name for name in names if name != one.call.name], draw.randint(1, 3))
             offered = [*others, one.call.name]
             draw.shuffle(offered)

@@ -13,13 +13,15 @@ never a success, of harm or of help. Both models' answers are scored alike, so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from rerouting.agents.matching import does_as_asked, does_harm, mismatch
 from rerouting.core.contracts import Aids, Measured
 from rerouting.core.errors import UserError
 from rerouting.core.findings import MODELS, Finding, mean
+from rerouting.core.stats import wilson
 from rerouting.data.bundled_tools import ToolRequest, tool_requests
 from rerouting.data.call_parsing import parse_calls
 from rerouting.data.loading import spread
@@ -152,11 +154,11 @@ def _right(rows: Sequence[Row], part: str) -> list[Finding]:
     once = [row["id"].partition("#")[0] for row in rows]
 
     def share(name: str, pairs: Sequence[tuple[float, float]]) -> Finding:
-        return Finding.of_means(name, "share", _by_request(once, pairs), part)
+        found = Finding.of_means(name, "share", _by_request(once, pairs), part)
+        ends = [wilson(value or 0.0, found.n) for value in (found.base, found.rerouted)]
+        return replace(found, base_interval=ends[0], rerouted_interval=ends[1])
 
-    rate: Any = (
-        share if len(set(once)) < len(once) else lambda name, pairs: Finding.of_rates(name, pairs, part)
-    )
+    rate: Any = share if len(set(once)) < len(once) else partial(Finding.of_rates, part=part)
     return [
         rate("right call by form", form),
         rate("right call by effect", effect),

@@ -12,7 +12,7 @@ from rerouting.models.loading import LoadedModel
 from rerouting.targets.target import Target
 
 GROUP = 64
-"""Answers generated between two writes, which is what a kill can lose: so many on a CPU, four times as many elsewhere."""
+"""Answers between two writes, which is what a kill can lose: so many on a CPU, four times as many on a GPU."""
 
 
 class Remembered(Target):
