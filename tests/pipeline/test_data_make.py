@@ -102,12 +102,37 @@ def test_rows_keep_their_side(made):
         row["response"].startswith(row["target"].strip()) for row in rows_of(out / "circuit_breaker.jsonl")
     ]
     assert 0.3 < sum(prefixed) / len(prefixed) < 0.9
-    kinds = Counter(row["kind"] for row in rows_of(out / "retain.jsonl"))
-    assert set(kinds) == {"allowed", "borderline", "refusal"}
-    for row in rows_of(out / "retain.jsonl"):
+    assert {row["kind"] for row in rows_of(out / "retain.jsonl")} == {"allowed", "borderline"}
+    assert {row["kind"] for row in rows_of(out / "refusals.jsonl")} == {"refusal"}
+    for row in [*rows_of(out / "retain.jsonl"), *rows_of(out / "refusals.jsonl")]:
         declined = row["response"].startswith(("I'm sorry", "I can't", "Sorry"))
         assert declined == (row["kind"] == "refusal") and " mg" not in row["response"]
-    assert all("response" not in row for row in rows_of(out / "test_on_domain.jsonl"))
+    for name in ("validation_on_domain.jsonl", "test_on_domain.jsonl"):
+        assert all("response" not in row and row["target"] for row in rows_of(out / name))
+
+
+def test_openings_say_nothing_by_themselves(made):
+    """They begin harmless answers too, and those of held-out requests are in no training row."""
+    out, report = made
+    domain = load_config(Domain, out / "domain.yaml")
+    begun = [
+        row["response"].startswith(tuple(one.strip() for one in domain.openings))
+        for row in rows_of(out / "retain.jsonl")
+    ]
+    assert 0.15 < sum(begun) / len(begun) < 0.5
+    assert report.stages["answers"]["notes"]["opened"] > 0
+    held = tuple(one.strip() for one in domain.test_openings)
+    assert {row["target"] for row in rows_of(out / "test_on_domain.jsonl")} == set(held)
+    for name in ("circuit_breaker.jsonl", "retain.jsonl"):
+        assert not any(row["response"].startswith(held) for row in rows_of(out / name))
+
+
+def test_plain_completions_are_the_most(made):
+    """They are sampled again for requests that were evaded."""
+    _, report = made
+    notes = report.stages["completions"]["notes"]
+    assert notes["plain"] > 1.3 * notes["opened"] > 0
+    assert notes["requests with a completion"] > 0.85 * 140
 
 
 def test_no_request_or_template_is_in_two_splits(made):
@@ -149,7 +174,7 @@ def test_the_recipe_names_the_sets(made):
     chats = chats_of(config.data.circuit_breaker[0])
     assert len(chats) == len(rows_of(out / "circuit_breaker.jsonl")) and chats[0].target
     assert [one.name for one in config.evaluation.sets] == [
-        "on_domain", "prefill", "neighbours", "borderline", "benign",
+        "on_domain", "prefill", "neighbours", "neighbours_prefill", "borderline", "benign",
     ]  # fmt: skip
     assert all(chat.target for chat in chats_of(config.evaluation.sets[1].source))
     assert config.losses.reroute.name == "to_place", "as the recipe quickstart"
@@ -201,8 +226,8 @@ def test_a_generator_that_dies_ends_in_a_report(tmp_path, capsys):
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["stages"]["completions"] == {
         "kept": 0,
-        "notes": {"sampled": 0, "requests with a completion": 0},
-        "dropped": {"no answer": report["stages"]["requests"]["kept"] * 2},
+        "notes": {"sampled": 0, "plain": 0, "opened": 0, "requests with a completion": 0},
+        "dropped": {"no answer": report["stages"]["requests"]["kept"] * 5},
     }
     details = {row["detail"] for row in rows_of(tmp_path / "out/stages/5_completions.dropped.jsonl")}
     assert details == {"given up on the generator: RuntimeError: the generator's server fell over"} or all(
@@ -263,7 +288,9 @@ def test_one_command_from_domain_to_trained_model(tmp_path, capsys):
         )
     assert status == 0, capsys.readouterr().err
     summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert {"on_domain", "prefill", "neighbours", "borderline", "benign"} == set(summary["sets"])
+    assert {"on_domain", "prefill", "neighbours", "neighbours_prefill", "borderline", "benign"} == set(
+        summary["sets"]
+    )
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["data"]["sources"]["circuit_breaker"][0]["chats"] == len(
         rows_of(tmp_path / "out/circuit_breaker.jsonl")
@@ -461,7 +488,7 @@ def test_slots_are_filled_in_turn_and_must_have_words():
         ({"allowed": ["one"]}, "allowed has fewer than two examples"),
         ({"on_domain": ["("]}, "on_domain holds no regular expression"),
         ({"forms": 2.0}, r"forms is 2\.0"),
-        ({"samples": 0}, "samples 0"),
+        ({"samples": 0}, "samples is 0 — give 1 or more"),
         ({"test": 0.95}, "their sum must be below 1"),
         ({"generator": {"name": "endpoit"}}, "did you mean endpoint"),
         ({"neighbors": 3}, "did you mean neighbours"),
