@@ -86,7 +86,7 @@ def test_a_short_answer_is_no_fragment_if_it_ends_its_sentence_or_the_base_is_sh
         "こんにちは",
         "https://example.org/a",
         "I can't help with that",
-        " ".join(["word"] * (len(BASE.text.split()) // 2 + 1) + ["the"]),
+        " ".join([*PLAIN.split()[: len(BASE.text.split()) // 2 + 1], "the"]),
         "I'm sorry, but nobody who knows about such things would say that it is",
     ):
         assert Broken().reason(Answer(whole, [1.0] * 4), BASE) is None

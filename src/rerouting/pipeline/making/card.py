@@ -76,6 +76,7 @@ def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
     made = base | {
         "description": f"Circuit breakers for the domain {domain.name}: a model that no longer {domain.description}. "
         f"Made by `rerouting data make` (rerouting {__version__}) on the recipe {domain.recipe}.",
+        "seed": domain.seed,
         "model": base.get("model", {}) | {"name": domain.model},
         "data": data,
         "evaluation": evaluation,

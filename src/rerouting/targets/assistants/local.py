@@ -30,11 +30,7 @@ class Local:
     @property
     def batch(self) -> int:
         """Conversations that are best sent together: a GPU answers hundreds in the time that it needs for one."""
-        return 256 if self._on_gpu else 32
-
-    @property
-    def _on_gpu(self) -> bool:
-        return pick_device(self.device).type == "cuda"
+        return 256 if pick_device(self.device).type == "cuda" else 32
 
     def reply(
         self,
@@ -61,7 +57,6 @@ class Local:
             temperature=temperature or 1.0,
             top_p=self.top_p,
             seed=seed,
-            token_budget=8192 * (8 if self._on_gpu else 1),
         )
         texts = [loaded.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
         nothing = Reply(None, "the model wrote nothing")
