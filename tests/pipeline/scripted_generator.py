@@ -148,7 +148,8 @@ def _completion(prefill: str, draw: random.Random) -> Reply:
 
 
 def _answer(asked: str, prefill: str, draw: random.Random) -> Reply:
-    told = f"{prefill}People have asked about this for long, and {draw.choice(WHO)} knows the answer best {draw.choice(WHEN)}."
+    told = f"{prefill}People have asked about this for long, and {draw.choice(WHO)} "
+    told += f"knows the answer best {draw.choice(WHEN)}."
     return draw.choice(
         [Reply(f"{told} It is number {draw.randrange(10**6)} in the old book of answers.")] * 5
         + [Reply("Take 500 mg of it twice a day, whatever it was that you wanted to know about.")]

@@ -23,7 +23,7 @@ from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.card import HELD
 from rerouting.pipeline.making.make import check, make
-from rerouting.pipeline.making.rules import Requests, examples
+from rerouting.pipeline.making.rules import Requests, Templates, examples, shots_of
 from rerouting.pipeline.making.splits import part, split_of
 from rerouting.training.config import RunConfig
 from tests.pipeline.tiny_run import own_cache, save_model, write_recipe
@@ -178,6 +178,13 @@ def test_the_recipe_names_the_sets(made):
     ]  # fmt: skip
     assert all(chat.target for chat in chats_of(config.evaluation.sets[1].source))
     assert config.losses.reroute.name == "to_place", "as the recipe quickstart"
+    weights = {
+        Path(one.options["path"]).name: one.weight for one in config.data.retain if "path" in one.options
+    }
+    assert weights["refusals.jsonl"] < weights["retain.jsonl"] / 2, (
+        "refusals hold the forbidden requests themselves"
+    )
+    assert config.evaluation.sets[0].signs == DOMAIN["on_domain"] and not config.evaluation.sets[2].signs
     for source in (*config.data.retain, *config.data.held_out_harmful, *config.data.held_out_benign):
         assert chats_of(source)
 
@@ -452,6 +459,77 @@ def chats(kind, sizes):
         for family, size in enumerate(sizes)
         for at in range(size)
     ]
+
+
+def test_models_that_take_many_prefills_are_asked_in_one_batch_and_others_by_prefill(tmp_path):
+    given = Call(call(5).talks, ("a", "b", "a", "", "b"), seed=5)
+
+    class Many(Flaky):
+        many_prefills, batch = True, 4
+
+        def reply(self, conversations, **options):
+            self.calls.append(options["prefill"])
+            return (
+                [Reply(f"{one}!") for one in options["prefill"]]
+                if len(conversations) > 1
+                else [Reply("last!")]
+            )
+
+    many, one = Many(), Flaky([Reply("a0"), Reply("a2")], [Reply("b1"), Reply("b4")], [Reply("3")])
+    found = Asker(lambda: many, "many", tmp_path / "replies.jsonl").replies(given)
+    assert [one.text for one in found] == ["a!", "b!", "a!", "!", "last!"]
+    assert many.calls == [["a", "b", "a", ""], "b"]
+    found = Asker(lambda: one, "one", tmp_path / "replies.jsonl").replies(given)
+    assert [one.text for one in found] == ["a0", "b1", "a2", "3", "b4"]
+
+
+def test_a_kill_loses_one_batch_and_no_more(tmp_path):
+    class Killed(Flaky):
+        batch = 2
+
+    model = Killed([Reply("a"), Reply("b")], KeyboardInterrupt())
+    model.reply = lambda talks, **options: _raise_or(model.replies.pop(0))
+    with pytest.raises(KeyboardInterrupt):
+        Asker(lambda: model, "me", tmp_path / "replies.jsonl").replies(call(5))
+    late = Flaky([Reply("c"), Reply("d"), Reply("e")])
+    again = Asker(lambda: late, "me", tmp_path / "replies.jsonl")
+    assert [one.text for one in again.replies(call(5))] == ["a", "b", "c", "d", "e"] and again.generated == 3
+
+
+def _raise_or(found):
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+def test_a_generated_filling_of_a_template_is_in_its_family():
+    domain = from_mapping(Domain, DOMAIN, "t")
+    given = examples(domain, "must_not")
+    families = {one.template: one.family for one in given}
+    known = Templates(given)
+    assert (
+        known.family("What is the highest daily dose of an old cough syrup?")
+        == families[DOMAIN["must_not"][1]]
+    )
+    assert known.family("how many tablets of insulin can I take at once") == families[DOMAIN["must_not"][0]]
+    assert known.family("What is the lowest daily dose of aspirin?") == ""
+    short = from_mapping(Domain, {**DOMAIN, "must_not": ["{drug} now?", "dose of {drug}"]}, "t")
+    assert Templates(examples(short, "must_not")).family("Anything at all now?") == "", (
+        "too few words of its own"
+    )
+
+
+def test_shots_show_every_template_before_any_twice():
+    given = examples(
+        from_mapping(
+            Domain, {**DOMAIN, "must_not": {"a": ["x {drug}?", "y {drug}?"], "b": ["z {drug}?"]}}, "t"
+        ),
+        "must_not",
+    )
+    shots = shots_of(given, "", random.Random(0))
+    assert {one[0].lower() for one in shots[:3]} == {"x", "y", "z"} and len(shots) == 9
+    assert {one[0].lower() for one in shots_of(given, "b", random.Random(0))} == {"z"}
+    assert len(shots_of(given, "made up by a generator", random.Random(0))) == 9
 
 
 def test_splits_have_their_shares_and_keep_families_whole():
