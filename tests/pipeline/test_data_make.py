@@ -197,6 +197,7 @@ def test_made_again_nothing_is_generated_and_nothing_changes(made):
     assert {file.name: file.read_bytes() for file in out.glob("*.jsonl")} == before
 
 
+@pytest.mark.long
 def test_killed_anywhere_and_started_again_nothing_is_generated_twice(made, tmp_path):
     whole, _ = made
     out, log = tmp_path / "out", tmp_path / "log"
