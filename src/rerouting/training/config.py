@@ -117,6 +117,9 @@ class EvaluationSet:
     """Options of that attack, as its file documents them."""
     limit: int | None = None
     """Prompts taken, spread evenly over the source; null for all."""
+    signs: list[str] = field(default_factory=list)
+    """Regular expressions, case ignored, that tell an answer with what must not be said; the set is then counted once
+    more over the prompts whose base answer has one."""
 
 
 def bundled_test_sets() -> list[EvaluationSet]:
