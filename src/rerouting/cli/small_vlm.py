@@ -23,6 +23,6 @@ def run(args: Namespace) -> int:
     summary = make(config_from(args, EyeConfig), args.out)
     print("right answers about held-out pictures")
     for fact, rate in summary["accuracy"].items():
-        print(f"  {fact:10} {100 * rate['value']:5.1f} % of {rate['n']}")
+        print(f"  {fact:10} {100 * rate['rate']:5.1f} % of {rate['n']}")
     print(f"model: {args.out / 'model'}")
     return 0
