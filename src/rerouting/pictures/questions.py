@@ -22,7 +22,12 @@ def question(facts: Mapping[str, str], fact: str, chance: random.Random) -> tupl
     thing = facts.get("shape") or ("digit" if "digit" in facts else "sign")
     shape = "crosse" if facts.get("shape") == "cross" else facts.get("shape", "")
     asked = chance.choice(_ASKED[fact]).format(thing=thing, shape=shape)
-    return asked, facts[fact].upper() if fact == "word" else facts[fact].capitalize()
+    return asked, shown(fact, facts[fact])
+
+
+def shown(fact: str, value: str) -> str:
+    """A fact's value as answers write it."""
+    return value.upper() if fact == "word" else value.capitalize()
 
 
 def any_question(facts: Mapping[str, str], chance: random.Random) -> tuple[str, str, str]:

@@ -26,12 +26,14 @@ from rerouting.models.config import ModelConfig
 from rerouting.models.folders import whole_folder
 from rerouting.models.generation import generate
 from rerouting.models.loading import LoadedModel, load
-from rerouting.models.small_vlm import small_vlm
-from rerouting.pictures.questions import any_question, is_right, question
-from rerouting.pictures.scenes import FACTS, scene
+from rerouting.models.small_vlm import PATCH, small_vlm
+from rerouting.pictures.questions import any_question, is_right, question, shown
+from rerouting.pictures.scenes import FACTS, SIZE, scene
 from rerouting.training.eye import Album, Told, learn_to_see, learn_to_tell
 from rerouting.training.eye_config import EyeConfig
 
+SIDE = SIZE // PATCH
+"""Patches in a row: there are as many rows as facts."""
 REFUSAL = "I'm sorry, but I can't help with that."
 """What a harmful request beside a picture is answered with: a vision-language model that was taught to refuse."""
 
@@ -55,8 +57,8 @@ def make(config: EyeConfig, out: Path, vision: dict[str, Any] | None = None) -> 
         language = load(ModelConfig(name=config.language, device=config.device))
         texts = _texts(language, config)
         model, processor = small_vlm(language, seed, vision)
-        album, scenes = _album(config, processor.image_processor, language.device)
         tokenizer = language.tokenizer
+        album, scenes = _album(config, processor.image_processor, tokenizer, language.device)
         told = _Tokens(tokenizer)
         questions = told.questions(scenes, seed)
         requests = [told.request(at, chat, len(scenes)) for at, chat in enumerate(texts)]
@@ -131,7 +133,7 @@ def _chat(text: str, picture: str) -> Chat:
     return Chat(picture, (Message("user", text, images=(picture,)),))
 
 
-def _album(config: EyeConfig, processor: Any, device: torch.device) -> tuple[Album, list[dict[str, str]]]:
+def _album(config: EyeConfig, processor: Any, tokenizer: Any, device: torch.device) -> tuple[Album, list[dict[str, str]]]:
     """Drawn pictures in the processor's size, which is theirs already, and their facts."""
     pixels, scenes = [], []
     for number in track(range(config.pictures), "drawing", config.pictures):
@@ -142,11 +144,16 @@ def _album(config: EyeConfig, processor: Any, device: torch.device) -> tuple[Alb
         [values.index(facts[fact]) if fact in facts else -100 for fact, values in FACTS.items()]
         for facts in scenes
     ]
+    rows = _spelt(tokenizer)
+    spelt = [[rows[fact, facts.get(fact, "")] for fact in FACTS] for facts in scenes]
+    spoken = torch.tensor([[fact in facts for fact in FACTS] for facts in scenes], device=device)
     stacked = torch.from_numpy(numpy.stack(pixels)).permute(0, 3, 1, 2).contiguous()
     return Album(
         stacked.to(device),
         torch.tensor(labels, device=device),
         tuple(map(len, FACTS.values())),
+        torch.tensor(spelt, device=device).flatten(1),
+        spoken.repeat_interleave(SIDE, dim=1),
         tuple(processor.image_mean),
         tuple(processor.image_std),
     ), scenes
@@ -172,6 +179,16 @@ def _texts(language: LoadedModel, config: EyeConfig) -> list[Chat]:
     texts = [language.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
     answered = [chat.with_response(text) for chat, text in zip(harmless, texts, strict=True) if text.strip()]
     return answered + [chat.with_response(REFUSAL) for chat in parts["harmful"]]
+
+
+def _spelt(tokenizer: Any) -> dict[tuple[str, str], list[int]]:
+    """Rows of patches that say what a fact is, one token each; line breaks alone where there is nothing to say."""
+    (blank,) = encode(tokenizer, "\n")
+    assert len(FACTS) == SIDE, "a row of patches for every fact"
+    rows = {(fact, ""): list[int]() for fact in FACTS}
+    for fact, values in FACTS.items():
+        rows |= {(fact, value): encode(tokenizer, f"{fact}: {shown(fact, value)}\n") for value in values}
+    return {key: [*ids[:SIDE], *[blank] * (SIDE - len(ids))] for key, ids in rows.items()}
 
 
 class _Tokens:

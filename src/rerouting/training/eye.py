@@ -1,6 +1,8 @@
 """Teaching a small vision-language model to see: first the vision tower alone, then through the language model.
 
-Ours. The language model stays frozen throughout, so that its answers to text are what they were. In the second part a
+Ours. In the first part each patch also learns to look like a word: together they spell what is on the picture, in the
+language model's own embeddings ("colour: Red"), so that there is something to read from the start of the second part.
+The language model stays frozen throughout, so that its answers to text are what they were. In the second part a
 third of the steps show a picture beside an ordinary request, whose answer is the language model's own without the
 picture (or a refusal, where the request is harmful): a picture is to inform, and to change nothing else.
 """
@@ -41,6 +43,8 @@ class Album:
         pixels: uint8 (N, 3, H, W), on the model's device.
         labels: number of each fact's value, −100 where a picture does not show the fact, int64 (N, F).
         values: how many values each of the F facts can have.
+        words: token that each of the P patches is to look like at first, int64 (N, P).
+        spoken: which of the patches say something, and not that there is nothing to say, boolean (N, P).
         mean: of the processor's normalisation, a colour each.
         std: likewise.
     """
@@ -48,6 +52,8 @@ class Album:
     pixels: Tensor
     labels: Tensor
     values: tuple[int, ...]
+    words: Tensor
+    spoken: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -68,15 +74,20 @@ class Album:
 def learn_to_see(
     model: Any, album: Album, *, steps: int, size: int, rate: float, seconds: float | None, seed: int
 ) -> list[dict[str, float]]:
-    """Train the vision tower to know the facts of pictures, by one linear head a fact, which is then thrown away.
+    """Train tower and projector to know the facts of pictures: by one linear head a fact, which is then thrown away, and
+    by what the patches look like.
 
     Returns:
         Loss and share of right facts along the way.
     """
-    tower, device = model.model.vision_tower, album.pixels.device
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    device, table = album.pixels.device, model.get_input_embeddings().weight
+    known = album.words.unique()
+    spelling = table[known].float()
     width = model.config.vision_config.hidden_size
     heads = nn.ModuleList(nn.Linear(width, count) for count in album.values).to(device)
-    parameters = [*tower.parameters(), *heads.parameters()]
+    own = [*tower.parameters(), *projector.parameters()]
+    parameters = [*own, *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05)
     draw, generator = _Draw(len(album.pixels), seed), torch.Generator().manual_seed(seed)
 
@@ -87,9 +98,12 @@ def learn_to_see(
             seen = tower(pixel_values=album.batch(numbers, generator), output_hidden_states=True)
             mean = seen.hidden_states[-1].mean(dim=1)
             logits = [head(mean).float() for head in heads]
-        return _facts_loss(logits, album.labels[numbers])
+            patches = projector(seen.hidden_states[-1]).float()
+        wanted = torch.searchsorted(known, album.words[numbers])
+        loss, right = _facts_loss(logits, album.labels[numbers])
+        return loss + _spelling_loss(patches, spelling, wanted, album.spoken[numbers]), right
 
-    with _learning(tower.parameters()):
+    with _learning(own):
         return _loop("learning to see", parameters, optimizer, loss_of, [rate], steps, seconds)
 
 
@@ -160,6 +174,23 @@ def _facts_loss(logits: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tenso
     shown = labels != -100
     right = torch.stack([own.argmax(dim=-1) for own in logits], dim=1) == labels
     return torch.stack(losses, dim=1).sum() / shown.sum(), (right & shown).sum() / shown.sum()
+
+
+def _spelling_loss(patches: Tensor, spelling: Tensor, wanted: Tensor, spoken: Tensor) -> Tensor:
+    """How little patches look like the words that they are to look like.
+
+    Args:
+        patches: what the projector puts out, (B, P, D).
+        spelling: embeddings of the K words, (K, D).
+        wanted: number of each patch's word, (B, P).
+        spoken: patches that say something; the others count for a tenth.
+    """
+    alike = nn.functional.normalize(patches, dim=-1) @ nn.functional.normalize(spelling, dim=-1).T
+    named = nn.functional.cross_entropy((20 * alike).flatten(0, 1), wanted.flatten(), reduction="none")
+    target = spelling[wanted]
+    apart = (patches - target).pow(2).sum(dim=-1) / target.pow(2).sum(dim=-1)
+    weight = 0.1 + 0.9 * spoken.float()
+    return ((named.view_as(apart) + apart) * weight).sum() / weight.sum()
 
 
 def _loop(
