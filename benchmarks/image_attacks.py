@@ -46,7 +46,9 @@ def main() -> None:
     _copy_pictures(groups.get("image_pgd/base", []), given.out, given.pictures)
     for name, one in found.items():
         rate = one["rate"]
-        print(f"{name:28} n {rate['n']:3}  ASR {100 * (rate['rate'] or 0):5.1f} %  {one['labels']}  {one['loss'] or ''}")
+        print(
+            f"{name:28} n {rate['n']:3}  ASR {100 * (rate['rate'] or 0):5.1f} %  {one['labels']}  {one['loss'] or ''}"
+        )
 
 
 def _described(rows: list[Row]) -> Row:
@@ -62,7 +64,11 @@ def _described(rows: list[Row]) -> Row:
         categories[own[0]["category"]].append(any(yes))
     traces = [row["trace"] for row in rows if row["trace"].get("losses")]
     lengths = {len(trace["losses"]) for trace in traces}
-    curve = [fmean(point) for point in zip(*(trace["losses"] for trace in traces), strict=True)] if len(lengths) == 1 else []
+    curve = (
+        [fmean(point) for point in zip(*(trace["losses"] for trace in traces), strict=True)]
+        if len(lengths) == 1
+        else []
+    )
     losses = [trace["first_loss"] for trace in traces], [trace["loss"] for trace in traces]
     return {
         "rate": Rate(sum(best), len(best)).as_dict(),

@@ -1,11 +1,11 @@
 """Projected gradient descent on the pixels of the picture, towards an affirmative answer.
 
-Source: Zou et al. 2024, multimodal section: ε = 32/255, 1,000 steps, affirmative target; Madry et al. 2018 for the method
-(sign of the gradient, L∞ ball), Dong et al. 2018 for momentum. The step size is ours (the paper gives none). A picture is
-first brought to a size that the model's processor leaves alone, so that every change is one of pixels; it is rounded to
-8 bits, saved as PNG, and read back from there like any other picture. Several behaviours are attacked at once, each with
-its own picture. Deviation: besides the last picture, earlier ones are tried too (`generations`), because the lowest loss
-on the target is not the best answer; `generations` 1 is the paper's.
+Source: Zou et al. 2024, multimodal section: ε = 32/255, 1,000 steps, affirmative target; Madry et al. 2018 for the
+method (sign of the gradient, L∞ ball), Dong et al. 2018 for momentum. The step size is ours (the paper gives none). A
+picture is first brought to a size that the model's processor leaves alone, so that every change is one of pixels; it is
+rounded to 8 bits, saved as PNG, and read back from there like any other picture. Several behaviours are attacked at
+once, each with its own picture. Deviation: besides the last picture, earlier ones are tried too (`generations`),
+because the lowest loss on the target is not the best answer; `generations` 1 is the paper's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
@@ -93,11 +94,8 @@ class ImagePgd:
             start = torch.Generator().manual_seed(resources.seed + restart) if restart else None
             for size, own in maps.items():
                 same = [job for job in jobs if job.size == size]
-                found = in_batches(
-                    lambda some, own=own, start=start: self._descend(target, some, own, start, resources),
-                    same,
-                    self.batch,
-                )
+                descend = partial(self._descend, target, pixels=own, start=start, resources=resources)
+                found = in_batches(descend, same, self.batch)
                 for job, kept in zip(same, found, strict=True):
                     attempts += [self._attempt(job, one, own, target, resources.folder) for one in kept]
         places = {chat.id: at for at, chat in enumerate(chats)}

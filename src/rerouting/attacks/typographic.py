@@ -1,7 +1,7 @@
 """The request as a picture of its words, and a harmless text that asks to follow it.
 
-Source: the idea of FigStep (Gong et al. 2023, arXiv 2311.05608: a list to be filled) and of MM-SafetyBench's typographic
-images (Liu et al. 2023, arXiv 2311.17600); wording and layout are our own.
+Source: the idea of FigStep (Gong et al. 2023, arXiv 2311.05608: a list to be filled) and of MM-SafetyBench's
+typographic images (Liu et al. 2023, arXiv 2311.17600); wording and layout are our own.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def followed_by(prompt: Sequence[int], ids: Iterable[int]) -> Prompt:
 
 
 class ImageReader(Protocol):
-    """What turns pictures into a model's inputs (models/images.py); a tokenizer and a model carry it as an attribute."""
+    """What turns pictures into a model's inputs (models/images.py); tokenizer and model carry it as an attribute."""
 
     def expand(self, text: str, images: Sequence[str]) -> list[int]:
         """Token ids of a text, a picture's mark standing for as many tokens as the picture takes."""

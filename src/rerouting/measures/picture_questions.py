@@ -43,7 +43,9 @@ class PictureQuestions:
         chats = spread(chats_of(self.source), self.limit)
         bad = next((chat.id for chat in chats if not (chat.images and chat.response)), None)
         if bad is not None:
-            raise UserError(f"{bad} has no picture, or no answer", "give a source of questions about pictures")
+            raise UserError(
+                f"{bad} has no picture, or no answer", "give a source of questions about pictures"
+            )
         attempts = [Attempt(chat) for chat in chats]
         own, new = base.answer(attempts), rerouted.answer(attempts)
         rows = [

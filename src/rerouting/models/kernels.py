@@ -25,7 +25,7 @@ def installed() -> bool:
 
 def silu_gate(act: Any) -> Callable[[Tensor, Tensor], Tensor] | None:
     """silu(gate) · up, which keeps these two alone and writes their gradients in their place."""
-    if not installed() or not isinstance(act, nn.SiLU) and type(act).__name__ != "SiLUActivation":
+    if not installed() or (not isinstance(act, nn.SiLU) and type(act).__name__ != "SiLUActivation"):
         return None
     from liger_kernel.ops.swiglu import LigerSiLUMulFunction
 

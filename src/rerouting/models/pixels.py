@@ -133,19 +133,27 @@ def _processed(processor: Any, pixels: Any) -> tuple[Tensor, dict[str, Tensor], 
 def _sizes(processor: Any, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Sizes (width, height) that the processor may leave alone."""
     for name in ("crop_size", "size"):
-        own = getattr(processor, name, None) or {}
-        get = own.get if isinstance(own, dict) else lambda key, own=own: getattr(own, key, None)
-        if get("height") and get("width"):
-            yield int(get("width")), int(get("height"))
+        own = _edges(getattr(processor, name, None))
+        if "height" in own and "width" in own:
+            yield own["width"], own["height"]
         for edge in ("shortest_edge", "longest_edge"):
-            if get(edge) and int(get(edge)) < 5000:
-                yield int(get(edge)), int(get(edge))
+            if own.get(edge, 5000) < 5000:  # some families count pixels here
+                yield own[edge], own[edge]
     for height, width in _pinpoints(processor):
         yield int(width), int(height)
     yield size
     patch = int(getattr(processor, "patch_size", 0) or 0) * int(getattr(processor, "merge_size", 1) or 1)
     if patch:
-        yield tuple(max(2 * patch, side // patch * patch) for side in size)  # type: ignore[misc]
+        yield max(2 * patch, size[0] // patch * patch), max(2 * patch, size[1] // patch * patch)
+
+
+def _edges(given: Any) -> dict[str, int]:
+    """A processor's size in pixels, by name."""
+    names = ("height", "width", "shortest_edge", "longest_edge")
+    found = {
+        name: given.get(name) if isinstance(given, dict) else getattr(given, name, None) for name in names
+    }
+    return {name: int(edge) for name, edge in found.items() if edge}
 
 
 def _pinpoints(processor: Any) -> Sequence[tuple[int, int]]:

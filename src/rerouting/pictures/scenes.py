@@ -69,7 +69,8 @@ def scene(split: str, number: int) -> Scene:
 def _shape(pen: Pen, chance: random.Random) -> dict[str, str]:
     name, colour = chance.choice(SHAPES), chance.choice(tuple(COLOURS))
     half = chance.uniform(14, 32)
-    _drawn(pen, name, colour, *(chance.uniform(half + 2, SIZE - half - 2) for _ in range(2)), half)
+    x, y = (chance.uniform(half + 2, SIZE - half - 2) for _ in range(2))
+    _drawn(pen, name, colour, x, y, half)
     return {"shape": name, "colour": colour}
 
 
@@ -79,16 +80,16 @@ def _many(pen: Pen, chance: random.Random) -> dict[str, str]:
     cells = chance.sample([(column, row) for column in range(3) for row in range(3)], count)
     for column, row in cells:
         half = chance.uniform(9, 13)
-        spots = (16 + 32 * at + chance.uniform(-2, 2) for at in (column, row))
-        _drawn(pen, name, colour, *spots, half)
+        x, y = (16 + 32 * at + chance.uniform(-2, 2) for at in (column, row))
+        _drawn(pen, name, colour, x, y, half)
     return {"shape": name, "colour": colour, "count": NUMBERS[count - 1]}
 
 
 def _digit(pen: Pen, chance: random.Random) -> dict[str, str]:
     digit, colour = chance.choice(DIGITS), chance.choice(tuple(COLOURS))
     font = ImageFont.load_default(chance.randint(44, 76))
-    spot = tuple(SIZE / 2 + chance.uniform(-12, 12) for _ in range(2))
-    pen.text(spot, digit, COLOURS[colour], font, anchor="mm")
+    x, y = (SIZE / 2 + chance.uniform(-12, 12) for _ in range(2))
+    pen.text((x, y), digit, COLOURS[colour], font, anchor="mm")
     return {"digit": digit, "colour": colour}
 
 

@@ -133,7 +133,9 @@ def _chat(text: str, picture: str) -> Chat:
     return Chat(picture, (Message("user", text, images=(picture,)),))
 
 
-def _album(config: EyeConfig, processor: Any, tokenizer: Any, device: torch.device) -> tuple[Album, list[dict[str, str]]]:
+def _album(
+    config: EyeConfig, processor: Any, tokenizer: Any, device: torch.device
+) -> tuple[Album, list[dict[str, str]]]:
     """Drawn pictures in the processor's size, which is theirs already, and their facts."""
     pixels, scenes = [], []
     for number in track(range(config.pictures), "drawing", config.pictures):

@@ -74,15 +74,16 @@ class Album:
 def learn_to_see(
     model: Any, album: Album, *, steps: int, size: int, rate: float, seconds: float | None, seed: int
 ) -> list[dict[str, float]]:
-    """Train tower and projector to know the facts of pictures: by one linear head a fact, which is then thrown away, and
-    by what the patches look like.
+    """Train tower and projector to know the facts of pictures.
+
+    They learn by one linear head a fact, which is then thrown away, and by what the patches look like.
 
     Returns:
         Loss and share of right facts along the way.
     """
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     device, table = album.pixels.device, model.get_input_embeddings().weight
-    known = album.words.unique()
+    known = torch.unique(album.words)
     spelling = table[known].float()
     width = model.config.vision_config.hidden_size
     heads = nn.ModuleList(nn.Linear(width, count) for count in album.values).to(device)

@@ -28,9 +28,9 @@ class EyeConfig:
     tell_batch: int = 128
     """Questions (or half as many prompts) in one of them."""
     rate: float = 1e-3
-    """AdamW's highest rate in the first part, and that of the projector in the second; the tower's is a quarter there."""
+    """AdamW's highest rate in the first part, and the projector's in the second, where the tower has a quarter."""
     seconds: float | None = None
-    """Most seconds for both parts together (a third for the first): the rate then falls with time; null for no limit."""
+    """Most seconds for both parts (a third for the first), over which the rate then falls; null for no limit."""
     test_pictures: int = 600
     """Held-out pictures that a question is asked about at the end."""
     seed: int = 0

@@ -199,7 +199,7 @@ def learning_rate(optim: OptimConfig, step: int) -> float:
 
 
 def _draw(examples: Sequence[Example], size: int, step: int, seed: int, turns: bool = False) -> list[Example]:
-    """The examples of a step, counted from 1; with `turns` an even step has those with pictures, an odd one the others."""
+    """The examples of a step, counted from 1; with `turns` an even step has those with pictures, an odd one others."""
     own = [one for one in examples if bool(one.images) == (step % 2 == 0)] if turns else []
     if own and len(own) < len(examples):
         examples, step = own, (step + 1) // 2
