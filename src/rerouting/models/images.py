@@ -134,7 +134,7 @@ class Reader:
     def types(
         self, rows: Sequence[Sequence[int]], prompts: Sequence[int], width: int, left: bool
     ) -> dict[str, Tensor]:
-        """What the family is told of every token, int64 (B, T): whether it is a picture's, for PaliGemma an answer's."""
+        """What the family is told of every token, int64 (B, T): is it a picture's, or (PaliGemma) an answer's."""
         names = [name for name in ("token_type_ids", "mm_token_type_ids") if name in self._takes]
         types = torch.zeros(len(rows), width, dtype=torch.long)
         for row, (ids, prompt) in enumerate(zip(rows, prompts, strict=True) if names else ()):
