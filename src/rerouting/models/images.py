@@ -139,8 +139,11 @@ class Reader:
         types = torch.zeros(len(rows), width, dtype=torch.long)
         for row, (ids, prompt) in enumerate(zip(rows, prompts, strict=True) if names else ()):
             start = width - len(ids) if left else 0
+            answer = (
+                prompt if self.after_images(ids) else 0
+            )  # text alone is read from left to right throughout
             for at, token in enumerate(ids):
-                types[row, start + at] = at >= prompt if self._prefixed else token in self.marks
+                types[row, start + at] = at >= answer if self._prefixed else token in self.marks
         return dict.fromkeys(names, types)
 
     def pixels(self, reference: str) -> Tensor:
