@@ -31,8 +31,8 @@ from rerouting.data.formatting import Example, tokenise_all
 from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.refused import Refused
 from rerouting.models.config import LoraConfig, ModelConfig
-from rerouting.models.lean import lean
 from rerouting.models.layers import decoder_blocks
+from rerouting.models.lean import lean
 from rerouting.models.loading import load
 from rerouting.models.lora import add_lora
 

@@ -50,6 +50,8 @@ class OptimConfig:
     """Retain sequences in one step; null for as many (the paper)."""
     micro_batch: int = 8
     """Sequences that pass through the model at once: memory depends on it, the losses do not (dropout's draws do)."""
+    take_turns: bool = False
+    """Steps on text alone and steps on pictures take turns (paper, multimodal), where a stream has both."""
     pack: bool = True
     """Sequences one behind the other instead of padded, where the model's family allows it (which is tried first)."""
     recompute: bool = False
@@ -117,6 +119,9 @@ class EvaluationSet:
     """Options of that attack, as its file documents them."""
     limit: int | None = None
     """Prompts taken, spread evenly over the source; null for all."""
+    signs: list[str] = field(default_factory=list)
+    """Regular expressions, case ignored, that tell an answer with what must not be said; the set is then counted once
+    more over the prompts whose base answer has one."""
 
 
 def bundled_test_sets() -> list[EvaluationSet]:
