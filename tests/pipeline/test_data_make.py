@@ -244,6 +244,43 @@ def test_a_generator_that_dies_ends_in_a_report(tmp_path, capsys):
     assert not (tmp_path / "out/stages/replies.jsonl").exists(), "a failure that may pass is asked again"
 
 
+def test_a_generator_that_dies_half_way_is_not_trained_on_and_goes_on(tmp_path, capsys, monkeypatch):
+    """Enough rows for a recipe, yet fewer than there should be."""
+    monkeypatch.setattr("tests.pipeline.scripted_generator.answered", 0)
+    (tmp_path / "mine.py").write_text(
+        DYING.format(path=str(Path(__file__).with_name("scripted_generator.py")))
+    )
+    own = {"name": f"{tmp_path / 'mine.py'}:Dying"}
+    file = write_domain(tmp_path, generator=own, answerer=own)
+    command = ["data", "make", "--domain", str(file), "--out", str(tmp_path / "out")]
+    monkeypatch.setenv("DIES_AFTER", "12")
+    assert main([*command, "--train", str(tmp_path / "run")]) == 1
+    out, err = capsys.readouterr()
+    assert "unfinished: " in out and "stopped answering (ConnectionError: the line is dead)" in out
+    assert (
+        "start the same command again" in out and "Traceback" not in err and not (tmp_path / "run").exists()
+    )
+    monkeypatch.setenv("DIES_AFTER", "100000")
+    assert main(command) == 0
+    again = capsys.readouterr().out
+    assert "unfinished" not in again and "train on it" in again
+
+
+DYING = """
+import os
+from rerouting.core.finder import Component, build
+
+class Dying:
+    calls = 0
+
+    def reply(self, conversations, **options):
+        Dying.calls += 1
+        if Dying.calls > int(os.environ["DIES_AFTER"]):
+            raise ConnectionError("the line is dead")
+        return build("targets.assistants", Component("{path}:Scripted")).reply(conversations, **options)
+"""
+
+
 def test_planted_rows_are_found(tmp_path):
     """A near-copy of an evaluation prompt and a copy in another punctuation, as the generator's own requests."""
     test = tmp_path / "evaluation.jsonl"
@@ -566,7 +603,11 @@ def test_slots_are_filled_in_turn_and_must_have_words():
         ({"name": "a b"}, "name is 'a b'"),
         ({"allowed": ["one"]}, "allowed has fewer than two examples"),
         ({"on_domain": ["("]}, "on_domain holds no regular expression"),
+        ({"on_domain": ["(mg)?"]}, "which is in every text"),
         ({"forms": 2.0}, r"forms is 2\.0"),
+        ({"recipe": "quickstrat"}, "did you mean quickstart"),
+        ({"cleaning": {"balance": 0.5}}, r"balance is 0\.5"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0"),
         ({"samples": 0}, "samples is 0 — give 1 or more"),
         ({"test": 0.95}, "their sum must be below 1"),
         ({"generator": {"name": "endpoit"}}, "did you mean endpoint"),
