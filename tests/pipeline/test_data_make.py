@@ -631,6 +631,19 @@ def test_folders_of_others_are_left_alone(tmp_path):
         make(write_domain(tmp_path), tmp_path / "out")
 
 
+def test_an_output_that_is_no_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="file is a file — name a folder with --out"):
+        make(write_domain(tmp_path), tmp_path / "file")
+    with pytest.raises(UserError, match=r"cannot write to .*/file/out: Not a directory"):
+        make(write_domain(tmp_path), tmp_path / "file/out")
+
+
+def test_a_missing_option_is_named_as_it_is_typed(capsys):
+    assert main(["data", "make"]) == 2
+    assert "missing: --domain, --out — give it a value" in capsys.readouterr().err
+
+
 def test_limits_reach_the_rows(tmp_path):
     report = make(write_domain(tmp_path, cleaning={"max_response_words": 12}, rounds=1), tmp_path / "out")
     assert report.stages["completions"]["dropped"]["response too long"] > 20 and not report.usable

@@ -127,6 +127,8 @@ def check(domain: Domain) -> None:
 
 
 def _claim(domain: Domain, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file", "name a folder with --out")
     there = out / "domain.yaml"
     if out.exists() and any(out.iterdir()) and not there.exists():
         raise UserError(f"{out} is not empty and holds no sets of a domain", "name another folder with --out")
@@ -134,7 +136,12 @@ def _claim(domain: Domain, out: Path) -> None:
         known = load_config(Domain, there)
         if known.name != domain.name:
             raise UserError(f"{out} holds the domain {known.name}, not {domain.name}", "name another folder")
-    atomic_write(there, dump_yaml(domain))
+    try:
+        atomic_write(there, dump_yaml(domain))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out}: {error.strerror}", "name another folder with --out"
+        ) from error
 
 
 class _Making:
