@@ -23,6 +23,7 @@ from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.card import HELD
 from rerouting.pipeline.making.make import check, make
+from rerouting.pipeline.making.requests import LENGTH
 from rerouting.pipeline.making.rules import Requests, Templates, examples, shots_of
 from rerouting.pipeline.making.splits import part, split_of
 from rerouting.training.config import RunConfig
@@ -205,7 +206,7 @@ def test_killed_anywhere_and_started_again_nothing_is_generated_twice(made, tmp_
     command = [sys.executable, "-m", "rerouting", "data", "make", "--domain", str(tmp_path / "domain.yaml")]
     kills = 0
     for _ in range(20):
-        environment = os.environ | {"LOG": str(log), "KILL_AFTER": "90"}
+        environment = os.environ | {"LOG": str(log), "KILL_AFTER": "220"}
         done = subprocess.run([*command, "--out", str(out)], env=environment, capture_output=True, text=True)
         if done.returncode == 0:
             break
@@ -342,8 +343,9 @@ def test_one_command_from_domain_to_trained_model(tmp_path, capsys):
     )
 
 
-def test_a_tiny_local_model_in_the_list_style_ends_in_a_report(tmp_path, capsys):
+def test_a_tiny_local_model_in_the_list_style_ends_in_a_report(tmp_path, capsys, monkeypatch):
     """Its lists and completions are noise: rows are dropped, and nothing is trained on."""
+    monkeypatch.setitem(LENGTH, "list", 8)
     with own_cache(tmp_path):
         model = save_model(tmp_path / "model")
         file = write_domain(
