@@ -23,7 +23,7 @@ from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.card import HELD
 from rerouting.pipeline.making.make import check, make
-from rerouting.pipeline.making.requests import LENGTH
+from rerouting.pipeline.making.requests import LENGTH, TALKS
 from rerouting.pipeline.making.rules import Requests, Templates, examples, shots_of
 from rerouting.pipeline.making.splits import part, split_of
 from rerouting.training.config import RunConfig
@@ -359,8 +359,9 @@ def test_a_tiny_local_model_in_the_list_style_ends_in_a_report(tmp_path, capsys,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_embedded_model_makes_the_worked_example(tmp_path):
+@pytest.mark.timeout(1800)
+def test_the_embedded_model_makes_the_worked_example(tmp_path, monkeypatch):
+    monkeypatch.setitem(TALKS, "list", 8)
     given = load_mapping(ROOT / "examples/dosing.yaml")
     few = {
         "requests": 36,
