@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from rerouting.core.finder import Component
 from rerouting.data.formatting import Example
 from rerouting.models.config import LoraConfig
-from rerouting.models.lora import adapter_parameters, add_lora, first_adapted, train_adapters
 from rerouting.models.lean import WAYS, lean
+from rerouting.models.lora import adapter_parameters, add_lora, first_adapted, train_adapters
 from rerouting.models.trunk import Trunk
 from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Objective

@@ -14,6 +14,7 @@ LEVELS = [
     {"losses", "attacks", "judges", "measures", "probes"},
     {"targets", "agents"},
     {"models", "data"},
+    {"pictures"},
     {"core"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

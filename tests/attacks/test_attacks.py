@@ -14,8 +14,9 @@ CHATS = [
 
 def test_these_are_the_attacks():
     expected = (
-        "adapter_subtraction autodan best_of_n crescendo direct embedding embedding_strong finetune gcg "
-        "human_jailbreaks latent_pgd many_shot multilingual pair prefill refusal_ablation repe static steering tap"
+        "adapter_subtraction autodan best_of_n blank_image crescendo direct embedding embedding_strong finetune gcg "
+        "human_jailbreaks image_pgd latent_pgd many_shot multilingual pair prefill refusal_ablation repe "
+        "safety_prompt static steering tap text_only typographic"
     )
     assert available("attacks") == tuple(expected.split())
 

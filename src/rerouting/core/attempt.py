@@ -55,7 +55,7 @@ def with_context(context: str, text: str) -> str:
 def ask(chat: Chat, text: str) -> Chat:
     """The chat with its last user turn rewritten; a contextual behaviour keeps its context in front."""
     kept = chat.meta if "behaviour" in chat.meta else chat.meta | {"behaviour": chat.request}
-    rewritten = Message("user", with_context(context_of(chat), text))
+    rewritten = Message("user", with_context(context_of(chat), text), images=chat.messages[-1].images)
     return replace(chat, messages=(*chat.messages[:-1], rewritten), meta=kept)
 
 

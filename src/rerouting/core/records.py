@@ -47,12 +47,20 @@ class Message:
         content: the text, "" for an assistant's turn of calls alone.
         calls: of an assistant's turn.
         name: of a result, the function that gave it.
+        images: pictures that stand before the text, by reference (`rerouting.pictures.opening`).
     """
 
     role: Role
     content: str
     calls: tuple[Call, ...] = field(default=(), metadata=UNSET)
     name: str = field(default="", metadata=UNSET)
+    images: tuple[str, ...] = field(default=(), metadata=UNSET)
+
+
+def shown(message: Message) -> dict[str, Any]:
+    """A turn as it is written beside an answer: role, text, and pictures if there are any."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    return turn | ({"images": list(message.images)} if message.images else {})
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,11 @@ class Chat:
         return self.messages[self._asked].content
 
     @property
+    def images(self) -> tuple[str, ...]:
+        """The pictures of all turns, in order."""
+        return tuple(image for turn in self.messages for image in turn.images)
+
+    @property
     def is_answered(self) -> bool:
         """Whether it has a response, a text or a call."""
         return self.response is not None or bool(self.calls)
@@ -97,6 +110,12 @@ class Chat:
     def with_response(self, response: str) -> Chat:
         """The same chat, answered with a text."""
         return replace(self, response=response, calls=())
+
+    def with_images(self, images: tuple[str, ...]) -> Chat:
+        """The same chat with these pictures before its last user turn's text, and no others."""
+        bare = tuple(replace(turn, images=()) for turn in self.messages)
+        turns = (replace(turn, images=images) if at == self._asked else turn for at, turn in enumerate(bare))
+        return replace(self, messages=tuple(turns))
 
     def with_request(self, request: str) -> Chat:
         """The same chat with its last user turn's text replaced."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rerouting.core.files import read_jsonl, write_jsonl
+from rerouting.core.prompts import images_of
+from rerouting.pictures.opening import identity as picture_identity
 
 CACHE_VERSION = 1
 """Raised when the meaning of the stored rows changes."""
@@ -19,12 +21,13 @@ def completion_key(identity: Mapping[str, Any], prompts: Sequence[Sequence[int]]
 
     Args:
         identity: weights' digest, dtype, temperature, seed, …: JSON values, their order does not matter.
-        prompts: token ids of each prompt, any lengths; order matters.
+        prompts: token ids of each prompt, any lengths; order matters. What names the content of their pictures, if
+            there are any, counts too.
     """
     content = {
         "version": CACHE_VERSION,
         "identity": dict(identity),
-        "prompts": [list(prompt) for prompt in prompts],
+        "prompts": [[*prompt, *map(picture_identity, images_of(prompt))] for prompt in prompts],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import Prompt, reader_of
 from rerouting.core.records import Chat, Tool
 from rerouting.data.call_parsing import parse_calls
 from rerouting.data.template import closing_ids
@@ -36,12 +37,14 @@ class Example:
         n_prompt: how many of them are the prompt's.
         mask: (T,), which tokens count for the loss.
         chat_id: the chat's id.
+        images: pictures that some of the tokens stand for, by reference.
     """
 
     ids: tuple[int, ...]
     n_prompt: int
     mask: tuple[bool, ...]
     chat_id: str = ""
+    images: tuple[str, ...] = ()
 
 
 def render_prompt(
@@ -53,6 +56,8 @@ def render_prompt(
 ) -> list[int]:
     """Token ids (T,) of the prompt up to where the assistant begins to write, then of `prefix`.
 
+    Of a chat with pictures, a `Prompt`, which knows them.
+
     Args:
         chat: the turns; its response is not used.
         tokenizer: a transformers tokenizer with a chat template.
@@ -63,8 +68,12 @@ def render_prompt(
     Raises:
         UserError: the tokenizer has no chat template, or the template refuses this chat.
     """
-    ids = _shorten(encode(tokenizer, tool_prompt_text(chat, tokenizer)), max_prompt, cut)
-    return ids + encode(tokenizer, prefix) if prefix else ids
+    text = tool_prompt_text(chat, tokenizer)
+    if chat.images:
+        ids = Prompt(_whole(reader_of(tokenizer).expand(text, chat.images), chat, max_prompt), chat.images)
+        return ids.followed_by(encode(tokenizer, prefix)) if prefix else ids
+    plain = _shorten(encode(tokenizer, text), max_prompt, cut)
+    return plain + encode(tokenizer, prefix) if prefix else plain
 
 
 def tokenise(
@@ -113,7 +122,29 @@ def tokenise(
     else:
         counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "response")
         selected = (counts_prompt,) * n_prompt + (counts_response,) * (len(ids) - n_prompt)
-    return Example(tuple(ids), n_prompt, selected, chat.id)
+    if chat.images:
+        selected = _after_images(reader_of(tokenizer).after_images(prompt), ids, selected, chat)
+    return Example(tuple(ids), n_prompt, selected, chat.id, chat.images)
+
+
+def _after_images(end: int, ids: Sequence[int], selected: tuple[bool, ...], chat: Chat) -> tuple[bool, ...]:
+    """The mask without what stands before the end of the last picture (paper, multimodal: tokens after the image)."""
+    if len(ids) < end:
+        raise UserError(
+            f"{chat.id} loses part of a picture, which takes {end} tokens with what stands before it",
+            "raise data.max_retain",
+        )
+    return tuple(flag and at >= end for at, flag in enumerate(selected))
+
+
+def _whole(ids: list[int], chat: Chat, limit: int | None) -> list[int]:
+    """A prompt with pictures is never cut."""
+    if limit is not None and len(ids) > limit:
+        raise UserError(
+            f"{chat.id} has a prompt of {len(ids)} tokens with its pictures, more than {limit}",
+            "raise data.max_prompt, or take smaller pictures",
+        )
+    return ids
 
 
 def _in_calls(text: str, tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> tuple[bool, ...]:

@@ -113,13 +113,19 @@ def render(
 ) -> str:
     """What the template writes: the turns, and with `generate` the opening of an assistant's turn."""
     ids = _call_ids(messages)
-    turns = [_turn(message, own) for message, own in zip(messages, ids, strict=True)]
+    parts = (
+        getattr(tokenizer, "image_reader", None) is not None
+    )  # such templates are written for lists of parts
+    turns = [_turn(message, own, parts) for message, own in zip(messages, ids, strict=True)]
     given: dict[str, Any] = {"tools": [_schema(tool) for tool in tools]} if tools else {}
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate, **given))
 
 
-def _turn(message: Message, ids: Sequence[str]) -> dict[str, Any]:
+def _turn(message: Message, ids: Sequence[str], parts: bool) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if parts:
+        text = [{"type": "text", "text": message.content}]
+        turn["content"] = [*({"type": "image"} for _ in message.images), *text]
     if message.calls:
         turn["tool_calls"] = [_call(call, own) for call, own in zip(message.calls, ids, strict=True)]
     if message.role == "tool":

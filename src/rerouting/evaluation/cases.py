@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from rerouting.core.attempt import Attempt, behaviour_of, context_of
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
-from rerouting.core.records import Chat
+from rerouting.core.records import Chat, shown
+from rerouting.pictures.opening import identity
 
 Row = dict[str, Any]
 
@@ -65,7 +66,8 @@ class CaseFile:
 def asked(chat: Chat) -> str:
     """Names what is asked for: a changed request, context or target is another case."""
     turns = [[turn.role, turn.content] for turn in chat.messages]
-    return sha256_of([turns, chat.target, behaviour_of(chat), context_of(chat)])[:16]
+    pictures = [list(map(identity, chat.images))] if chat.images else []
+    return sha256_of([turns, chat.target, behaviour_of(chat), context_of(chat), *pictures])[:16]
 
 
 def failed(row: Row) -> bool:
@@ -121,7 +123,7 @@ def case_row(
 
 def _attempt_row(attempt: Attempt, prompt: str, folder: Path) -> Row:
     return {
-        "messages": [{"role": turn.role, "content": turn.content} for turn in attempt.chat.messages],
+        "messages": [shown(turn) for turn in attempt.chat.messages],
         "prefill": attempt.prefill,
         "prompt": prompt,
         "ids": None if attempt.ids is None else list(attempt.ids),

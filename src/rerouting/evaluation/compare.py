@@ -12,6 +12,8 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.errors import UserError
 from rerouting.core.findings import MODELS
 from rerouting.core.progress import bar
+from rerouting.core.prompts import followed_by
+from rerouting.core.records import shown
 from rerouting.core.refusal import declines
 from rerouting.core.stats import Rate
 from rerouting.data.formatting import render_prompt
@@ -76,8 +78,12 @@ def compare(
     own = base_answers() if base_answers else answer(base, trials, max_new_tokens, "base answers")
     new = answer(rerouted, trials, max_new_tokens, "rerouted answers")
     pad_id = base.tokenizer.pad_token_id
-    sequences = [([*trial.prompt, *ids], len(trial.prompt)) for trial, ids in zip(trials, own, strict=True)]
-    changed = [([*trial.prompt, *ids], len(trial.prompt)) for trial, ids in zip(trials, new, strict=True)]
+    sequences = [
+        (followed_by(trial.prompt, ids), len(trial.prompt)) for trial, ids in zip(trials, own, strict=True)
+    ]
+    changed = [
+        (followed_by(trial.prompt, ids), len(trial.prompt)) for trial, ids in zip(trials, new, strict=True)
+    ]
     own_nll = response_nll(base.model, sequences, pad_id=pad_id)
     kept_nll = response_nll(rerouted.model, sequences, pad_id=pad_id)
     new_nll = response_nll(base.model, changed, pad_id=pad_id)
@@ -170,7 +176,7 @@ def _described(trial: Trial) -> dict[str, Any]:
         "id": chat.id,
         "category": chat.category,
         "form": chat.form,
-        "messages": [{"role": message.role, "content": message.content} for message in chat.messages],
+        "messages": [shown(message) for message in chat.messages],
         "prefill": trial.attempt.prefill,
     }
 

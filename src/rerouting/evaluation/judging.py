@@ -14,6 +14,7 @@ from rerouting.core.contracts import Judged, Verdict
 from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.progress import bar
+from rerouting.core.prompts import followed_by, images_of
 from rerouting.core.records import Chat
 from rerouting.data.formatting import render_prompt
 from rerouting.evaluation.compare import label
@@ -21,6 +22,7 @@ from rerouting.judges.broken import Answer
 from rerouting.models.loading import LoadedModel
 from rerouting.models.memory import in_batches
 from rerouting.models.scoring import response_nll
+from rerouting.pictures.opening import identity
 from rerouting.targets.target import Target
 
 BATCH = 16
@@ -80,7 +82,7 @@ class Scorer:
             ids if one.sent is None and not one.prefill else self._prompt(one.sent or chat, one.prefill)
             for ids, chat, one in zip(plain, chats, judged, strict=True)
         ]
-        keys = [sha256_of([ids, one.answer])[:24] for ids, one in zip(sent, judged, strict=True)]
+        keys = [sha256_of([_named(ids), one.answer])[:24] for ids, one in zip(sent, judged, strict=True)]
         items = zip(keys, sent, judged, strict=True)
         new = {key: (key, ids, one.answer) for key, ids, one in items if key not in self.known}
         self._score(list(new.values()))
@@ -95,7 +97,7 @@ class Scorer:
         lacking = [pair for pair in prompts.items() if pair[0] not in self.known]
         for start in range(0, len(lacking), 64):
             part = lacking[start : start + 64]
-            attempts = [Attempt(chat, ids=tuple(ids)) for _, ids in part]
+            attempts = [Attempt(chat.with_images(images_of(ids)), ids=tuple(ids)) for _, ids in part]
             answers = self.target.answer(attempts, temperature=temperature)
             self._score([(*pair, text) for pair, text in zip(part, answers, strict=True)])
 
@@ -110,7 +112,7 @@ class Scorer:
                 sequences = []
                 for _, prompt, text in part:
                     ids = self.base.tokenizer(text, add_special_tokens=False)["input_ids"]
-                    sequences.append(([*prompt, *ids], len(prompt)))
+                    sequences.append((followed_by(prompt, ids), len(prompt)))
                 scores = in_batches(self._nll, sequences, BATCH)
                 for (key, _, text), nll in zip(part, scores, strict=True):
                     row = {"key": key, "text": text, "nll": [round(value, 4) for value in nll.tolist()]}
@@ -149,7 +151,13 @@ class LoopJudge:
 
 
 def _reference(prompt: Ids, temperature: float) -> str:
-    return f"reference {sha256_of([prompt, temperature] if temperature else prompt)[:24]}"
+    named = _named(prompt)
+    return f"reference {sha256_of([named, temperature] if temperature else named)[:24]}"
+
+
+def _named(prompt: Ids) -> list[int | str]:
+    """Token ids with what names the content of their pictures."""
+    return [*prompt, *map(identity, images_of(prompt))]
 
 
 def label_of(judged: Judged) -> tuple[str, str]:

@@ -20,8 +20,10 @@ from transformers import (
 )
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import images_of, reader_of
 from rerouting.models.layers import unwrapped
 from rerouting.models.memory import halved
+from rerouting.pictures.opening import identity
 
 _NUCLEUS = 256
 
@@ -74,13 +76,18 @@ def generate(
     """
     sampling = _Sampling(do_sample, temperature, top_p, seed)
     _check(prompts, max_new_tokens, sampling)
-    keys = [repr(tuple(prompt)).encode() for prompt in prompts]
+    keys = [_key(prompt) for prompt in prompts]
 
     def batch(rows: list[int], width: int) -> dict[str, Tensor]:
         ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
         for row, index in enumerate(rows):
             ids[row, width - len(prompts[index]) :] = torch.tensor(prompts[index])
-        return {"input_ids": ids}
+        images = [image for index in rows for image in images_of(prompts[index])]
+        if not images:
+            return {"input_ids": ids}
+        given = [prompts[index] for index in rows]
+        read = reader_of(tokenizer).inputs(given, list(map(len, given)), images, width, left=True)
+        return {"input_ids": ids, **read}
 
     lengths = [len(prompt) for prompt in prompts]
     return _continue(
@@ -113,6 +120,12 @@ def generate_from_embeddings(
 
     lengths = [len(prompt) for prompt in prompts]
     return _continue(model, tokenizer, lengths, keys, batch, max_new_tokens, sampling, token_budget, None)
+
+
+def _key(prompt: Sequence[int]) -> bytes:
+    """Names a prompt with its pictures."""
+    seen = "".join(map(identity, images_of(prompt)))
+    return repr(tuple(prompt)).encode() + seen.encode()
 
 
 def end_tokens(model: Any) -> set[int]:

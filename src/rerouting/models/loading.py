@@ -25,6 +25,7 @@ from rerouting.models.config import ModelConfig
 from rerouting.models.embedded import EMBEDDED, embedded_file
 from rerouting.models.gguf_cache import converted
 from rerouting.models.hardware import pick_attention, pick_device, pick_dtype
+from rerouting.models.images import Reader, load_processor, model_class, takes_images
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ def _from_pretrained(
     common = _access(config, source)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **common)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        settings = transformers.AutoConfig.from_pretrained(source, **common)
+        model = model_class(settings).from_pretrained(
             source,
             dtype=dtype,
             attn_implementation=pick_attention(config.attention, device),
@@ -225,6 +227,11 @@ def _from_pretrained(
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise _explained(config, error) from error
+    if takes_images(settings):
+        processor = load_processor(source, **common)
+        if processor is not None:
+            tokenizer.chat_template = tokenizer.chat_template or processor.chat_template
+            Reader(processor, model, tokenizer)
     return model, tokenizer
 
 

@@ -25,12 +25,13 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from rerouting.core.errors import UserError
 from rerouting.models.adapter_files import load_adapter
 from rerouting.models.folders import refuse_foreign, whole_folder
 from rerouting.models.hardware import DTYPES
+from rerouting.models.images import load_processor, model_class, takes_images
 from rerouting.models.layers import unwrapped
 from rerouting.models.loading import quiet
 from rerouting.models.lora import adapted_names
@@ -125,18 +126,21 @@ def merge_to(
 def _base(
     path: Path | str, dtype: Any, trust_remote_code: bool, allow_pickle: bool = False
 ) -> tuple[Any, Any]:
-    """Model on the CPU in its storage format, and tokenizer."""
+    """Model on the CPU in its storage format, and tokenizer (of a vision-language model its processor)."""
     options = {"trust_remote_code": trust_remote_code, "local_files_only": Path(path).is_dir()}
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
+            settings = AutoConfig.from_pretrained(path, **options)
+            model = model_class(settings).from_pretrained(
                 path,
                 dtype=dtype,
                 attn_implementation="eager",
                 use_safetensors=None if allow_pickle else True,
                 **options,
             )
-            tokenizer = AutoTokenizer.from_pretrained(path, **options)
+            # a processor saves its tokenizer with itself
+            processor = load_processor(str(path), **options) if takes_images(settings) else None
+            tokenizer = processor or AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(

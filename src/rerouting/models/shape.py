@@ -15,6 +15,7 @@ from torch import nn
 
 from rerouting.core.errors import UserError
 from rerouting.models.config import ModelConfig
+from rerouting.models.images import model_class
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import quiet, read_config
 from rerouting.models.lora import block_targets
@@ -238,9 +239,7 @@ def _published(name: str) -> Any:
 def _built(config: Any, model: ModelConfig) -> Any:
     try:
         with quiet(), torch.device("meta"):
-            return transformers.AutoModelForCausalLM.from_config(
-                config, trust_remote_code=model.trust_remote_code
-            )
+            return model_class(config).from_config(config, trust_remote_code=model.trust_remote_code)
     except (ValueError, ImportError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(

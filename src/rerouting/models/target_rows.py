@@ -7,7 +7,7 @@ behind every real token, so that a causal model gives a row the loss that it has
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,20 +39,30 @@ class TargetRows:
         lengths = torch.tensor(self.prompts, device=self.ids.device)
         return torch.arange(self.ids.shape[1], device=self.ids.device) < lengths[:, None]
 
-    def losses(self, model: Any, embeddings: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy of each row's wanted tokens.
+    def logits(
+        self, model: Any, embeddings: Tensor | None = None, media: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Logits at the kept positions, float32 (B, K, V).
 
         Args:
             model: causal language model.
             embeddings: input embeddings (B, T, D) in place of the ids.
-
-        Returns:
-            Nats a token, float32 (B,).
+            media: pictures and what belongs to them (`models.images`).
         """
         given = {"input_ids": self.ids} if embeddings is None else {"inputs_embeds": embeddings}
-        logits = model(**given, attention_mask=self.mask, use_cache=False, logits_to_keep=self.kept).logits
+        more = {**(media or {}), "use_cache": False, "logits_to_keep": self.kept}
+        found: Tensor = model(**given, attention_mask=self.mask, **more).logits
+        return found.float()
+
+    def losses(
+        self, model: Any, embeddings: Tensor | None = None, media: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Mean cross-entropy of each row's wanted tokens, nats a token, float32 (B,); arguments as in `logits`."""
         losses = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), self.labels, reduction="none", ignore_index=-100
+            self.logits(model, embeddings, media).transpose(1, 2),
+            self.labels,
+            reduction="none",
+            ignore_index=-100,
         )
         return losses.sum(dim=1) / (self.labels != -100).sum(dim=1)
 

@@ -9,7 +9,7 @@ truncated model, whose last hidden state is normed in just this way.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rerouting.core.errors import UserError
+from rerouting.models.images import body_of
 from rerouting.models.layers import block_of_layer, decoder_blocks
 from rerouting.models.packing import GROUPED, VARLEN, Layout
 
@@ -106,6 +107,7 @@ class Trunk(nn.Module):
         seen: Seen | None = None,
         below: Tensor | None = None,
         shared: int = 0,
+        media: Mapping[str, Tensor] | None = None,
     ) -> dict[Key, Tensor]:
         """Run the trunk as far up as is needed, and return the hidden states asked for.
 
@@ -118,6 +120,8 @@ class Trunk(nn.Module):
             seen: given each state as soon as it is there, in ascending order; nothing is returned then.
             below: output of the lowest `shared` blocks on the same input, which are not run again.
             shared: how many blocks that is.
+            media: pictures and what belongs to them (`models.images`), which then go through the vision tower; the
+                family itself sees to positions and to attention among a picture's tokens.
 
         Returns:
             Hidden states (B, T, D) by layer; values at padding are meaningless.
@@ -131,12 +135,15 @@ class Trunk(nn.Module):
             # a mask of four dimensions is handed on as it is; packed attention does not look at it
             attention_mask = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=input_ids.device)
             kwargs |= {"position_ids": packed.positions, "packed": packed}
+        elif media:
+            kwargs |= media
         elif self._takes_positions:
             assert attention_mask is not None
             kwargs["position_ids"] = position_ids_of(attention_mask)
         top = self.blocks if with_final_norm else max(1, *layers)
         with self._captured(layers, seen or states.__setitem__), self.truncated(top, below, shared):
-            output = self._found.owner(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            run = body_of(self.model) if media else self._found.owner
+            output = run(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         if with_final_norm:
             (seen or states.__setitem__)("norm", output[0])
         return states

@@ -89,6 +89,8 @@ class _Matrix:
         self.attacks, self.skipped = setup.attacks(config)
         self.judges = setup.judges(config)
         self.pair: dict[str, LoadedModel] = pair_of(config.model, config.base)
+        if getattr(self.pair["base"].tokenizer, "image_reader", None) is None:
+            setup.drop_image_attacks(self.config, self.attacks, self.skipped)
         self.digests = {model: digest(loaded) for model, loaded in self.pair.items()}
         tokens, base = config.answer_tokens, self.pair["base"]
         self.scorer = Scorer(
@@ -206,7 +208,10 @@ class _Matrix:
 
 def _judged(case: Row, attempt: Row, chat: Chat) -> Judged:
     """An attempt's answer; what was sent is left out where the input was no text."""
-    turns = tuple(Message(turn["role"], turn["content"]) for turn in attempt["messages"])
+    turns = tuple(
+        Message(turn["role"], turn["content"], images=tuple(turn.get("images", ())))
+        for turn in attempt["messages"]
+    )
     sent = None if turns == chat.messages or attempt["embeddings"] else Chat(case["id"], turns)
     return Judged(
         case["behaviour"],

@@ -66,6 +66,21 @@ def attacks(config: AttackConfig) -> tuple[dict[str, Any], dict[str, str]]:
     return found, skipped
 
 
+def drop_image_attacks(config: AttackConfig, found: dict[str, Any], skipped: dict[str, str]) -> None:
+    """Of attacks by a picture, leave out those that only "all" named: the model takes none.
+
+    Raises:
+        UserError: one was named itself.
+    """
+    for name in [name for name, attack in found.items() if getattr(attack, "needs_images", False)]:
+        if name in config.attacks:
+            raise UserError(
+                f"{name} needs pictures, and the model takes none", "take a vision-language model"
+            )
+        del found[name]
+        skipped[name] = "the model takes no pictures"
+
+
 def judges(config: AttackConfig) -> list[NamedJudge]:
     """The judges with their options, the deciding one first; each has judged once, so that a missing model shows now.
 

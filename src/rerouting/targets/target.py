@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from rerouting.core.attempt import Attempt
+from rerouting.core.prompts import Prompt
 from rerouting.data.formatting import render_prompt
 from rerouting.models.generation import generate, generate_from_embeddings
 from rerouting.models.loading import LoadedModel
@@ -69,7 +70,8 @@ class Target:
     def prompt_ids(self, attempt: Attempt) -> list[int]:
         """The prompt's tokens: the exact ones if the attempt has them, else the rendered chat and prefill."""
         if attempt.ids is not None:
-            return list(attempt.ids)
+            images = attempt.chat.images
+            return Prompt(attempt.ids, images) if images else list(attempt.ids)
         return render_prompt(attempt.chat, self.tokenizer, attempt.prefill)
 
     def answer(self, attempts: Sequence[Attempt], *, temperature: float = 0.0, seed: int = 0) -> list[str]:

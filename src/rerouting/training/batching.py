@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class Batch:
         selected: places of the n tokens that count for the loss in the flattened (B · T), int64 (n,); None for all.
         tokens: n.
         layout: borders of the sequences when packed.
+        media: pictures and what belongs to them; None for text alone.
     """
 
     input_ids: Tensor
@@ -30,6 +32,7 @@ class Batch:
     selected: Tensor | None
     tokens: int
     layout: Layout | None = None
+    media: dict[str, Tensor] | None = None
 
     @property
     def sequences(self) -> Tensor:
@@ -51,6 +54,7 @@ def collate(
     skip_first_token: bool = False,
     packed: bool = False,
     device: torch.device | str = "cpu",
+    reader: Any = None,
 ) -> Batch:
     """One batch of examples; `selected` are the tokens that count for the loss.
 
@@ -60,7 +64,10 @@ def collate(
         skip_first_token: the first of every sequence does not count.
         packed: one behind the other, instead of padded to the longest.
         device: where the tensors go; the borders of packed sequences are also kept on the host.
+        reader: of the model's pictures; examples with pictures are padded, never packed.
     """
+    images = [image for example in examples for image in example.images]
+    packed = packed and not images
     width = max(len(example.ids) for example in examples)
     rows = [list(example.ids) for example in examples]
     masks = [_mask(example, skip_first_token) for example in examples]
@@ -79,7 +86,22 @@ def collate(
         None if everything else selected.to(device),
         len(selected),
         Layout.of([len(row) for row in rows], device) if packed else None,
+        _media(rows, examples, images, width, device, reader) if images else None,
     )
+
+
+def _media(
+    rows: list[list[int]],
+    examples: Sequence[Example],
+    images: list[str],
+    width: int,
+    device: torch.device | str,
+    reader: Any,
+) -> dict[str, Tensor]:
+    """Pictures and what belongs to them, on the device."""
+    assert reader is not None, "examples with pictures need the model's image reader"
+    found = reader.inputs(rows, [example.n_prompt for example in examples], images, width, left=False)
+    return {name: item.to(device) for name, item in found.items()}
 
 
 def counted(examples: Sequence[Example], skip_first_token: bool = False) -> int:

@@ -50,6 +50,8 @@ class OptimConfig:
     """Retain sequences in one step; null for as many (the paper)."""
     micro_batch: int = 8
     """Sequences that pass through the model at once: memory depends on it, the losses do not (dropout's draws do)."""
+    take_turns: bool = False
+    """Steps on text alone and steps on pictures take turns (paper, multimodal), where a stream has both."""
     pack: bool = True
     """Sequences one behind the other instead of padded, where the model's family allows it (which is tried first)."""
     recompute: bool = False

@@ -20,6 +20,7 @@ from torch import Tensor
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of, write_jsonl
 from rerouting.core.manifest import peak_memory_mib
 from rerouting.core.progress import bar
+from rerouting.core.prompts import Prompt
 from rerouting.core.rundir import RunDir
 from rerouting.data.formatting import Example
 from rerouting.data.mixing import batch_indices
@@ -126,8 +127,8 @@ def train(
         for step in range(done + 1, optim.steps + 1):
             began = time.perf_counter()
             draw = Draw(
-                _draw(data.circuit_breaker, optim.batch_size, step, seed),
-                _draw(data.retain, retain_size, step, seed + 1),
+                _draw(data.circuit_breaker, optim.batch_size, step, seed, optim.take_turns),
+                _draw(data.retain, retain_size, step, seed + 1, optim.take_turns),
                 *weights(step),
                 seed * 1_000_003 + step,
             )
@@ -166,7 +167,10 @@ def _told(rerouted: Measures, retained: Measures) -> str:
 
 def _packs(trunk: Trunk, data: TrainingData, processes: Processes) -> bool:
     """Whether the model's family can be packed, tried on the longest sequence of the run with another behind it."""
-    ids = sorted((one.ids for one in (*data.circuit_breaker, *data.retain)), key=len)
+    texts = (one.ids for one in (*data.circuit_breaker, *data.retain) if not one.images)
+    ids = sorted(texts, key=len)
+    if not ids:
+        return False
     why = trunk.packs([ids[len(ids) // 2], ids[-1]])
     if why and processes.main:
         sys.stderr.write(f"sequences are padded, not packed: {why}\n")
@@ -194,7 +198,11 @@ def learning_rate(optim: OptimConfig, step: int) -> float:
     return optim.learning_rate * warm * left
 
 
-def _draw(examples: Sequence[Example], size: int, step: int, seed: int) -> list[Example]:
+def _draw(examples: Sequence[Example], size: int, step: int, seed: int, turns: bool = False) -> list[Example]:
+    """The examples of a step, counted from 1; with `turns` an even step has those with pictures, an odd one others."""
+    own = [one for one in examples if bool(one.images) == (step % 2 == 0)] if turns else []
+    if own and len(own) < len(examples):
+        examples, step = own, (step + 1) // 2
     return [examples[index] for index in batch_indices(len(examples), size, step - 1, seed)]
 
 
@@ -215,7 +223,10 @@ def _identity(
 
 def _fingerprint(data: TrainingData) -> str:
     return sha256_of(
-        [[list(example.ids) for example in part] for part in (data.circuit_breaker, data.retain)]
+        [
+            [[*example.ids, *example.images] for example in part]
+            for part in (data.circuit_breaker, data.retain)
+        ]
     )
 
 
@@ -284,5 +295,7 @@ class _HeldOut:
 
     def _benign_loss(self) -> float:
         """Mean over all response tokens, nats a token."""
-        sequences = [(example.ids, example.n_prompt) for example in self.data.held_out_benign]
+        sequences = [
+            (Prompt(example.ids, example.images), example.n_prompt) for example in self.data.held_out_benign
+        ]
         return float(torch.cat(response_nll(self.model, sequences, pad_id=self.pad_id)).mean())

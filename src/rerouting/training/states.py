@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rerouting.core.progress import bar
 from rerouting.data.formatting import Example
+from rerouting.models.layers import unwrapped
 from rerouting.models.trunk import Key, Trunk
 from rerouting.training.batching import Batch, collate, micro_batches
 
@@ -40,10 +41,11 @@ def mean_states(
     means, counts = [], []
     with bar(what, len(examples)) as progress:
         for group in micro_batches(examples, size):
-            batch = collate(group, pad_id, device=device)
+            reader = getattr(unwrapped(trunk.model), "image_reader", None)
+            batch = collate(group, pad_id, device=device, reader=reader)
             pool = _Pool(batch, len(group))
             assert batch.attention_mask is not None
-            trunk(batch.input_ids, batch.attention_mask, layers, seen=pool)
+            trunk(batch.input_ids, batch.attention_mask, layers, seen=pool, media=batch.media)
             means.append(torch.stack([pool.means[layer] for layer in layers], dim=1))
             counts.append(pool.counts.cpu())
             progress.advance(len(group))
