@@ -142,7 +142,9 @@ def learn_to_tell(
     ]
     rates = [rate, rate / 4]
     optimizer = torch.optim.AdamW(
-        [{"params": own, "lr": one} for own, one in zip(groups, rates, strict=True)], weight_decay=0.01, fused=True
+        [{"params": own, "lr": one} for own, one in zip(groups, rates, strict=True)],
+        weight_decay=0.01,
+        fused=True,
     )
     ask, beg = _Draw(len(questions), seed), _Draw(max(1, len(requests)), seed + 1)
     generator, done = torch.Generator().manual_seed(seed), iter(range(10**9))
