@@ -21,6 +21,8 @@ from rerouting.core.errors import UserError
 
 EXACT, ROUNDED = 2e-3, 6 / 255
 """How far a value may be off, of a range from 0 to 1: where it is a pixel's, and where it was resized and rounded."""
+MOST = 2_000_000
+"""Pixels of the largest picture that is tried."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ class PixelMap:
         if len(self.resized):
             planes = values.view(len(flat), -1, *self.shape[-3:]).clone()
             across, down = (weights.to(flat) for weights in self.resize)
-            small = torch.einsum("bhwc,hy,wx->bcyx", pictures, down, across)
-            planes[:, self.resized.to(flat.device)] = small.clamp(0, 1)[:, None]
+            # Pillow goes across first, and keeps to the range in between
+            narrow = torch.einsum("bhwc,wx->bchx", pictures, across).clamp(0, 1)
+            small = torch.einsum("bchx,hy->bcyx", narrow, down).clamp(0, 1)
+            planes[:, self.resized.to(flat.device)] = small[:, None]
             values = planes.flatten(1)
         values = values * self.scale.to(flat.device) + self.shift.to(flat.device)
         whole = values.view(len(flat), *self.shape)
@@ -79,6 +83,8 @@ def pixel_map(reader: Any, size: tuple[int, int]) -> PixelMap:
         UserError: it resizes or crops whatever size was tried.
     """
     for width, height in dict.fromkeys(_sizes(reader.processor.image_processor, size)):
+        if width * height > MOST:
+            continue
         found = _tried(reader.processor.image_processor, width, height)
         if found is not None:
             others = {name: item for name, item in found.others.items() if name in reader.takes}
@@ -145,19 +151,21 @@ def _processed(processor: Any, pixels: Any) -> tuple[Tensor, dict[str, Tensor], 
 
 def _sizes(processor: Any, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Sizes (width, height) that the processor may leave alone."""
+    merged = int(getattr(processor, "merge_size", 0) or 0)
+    if merged:  # Qwen: any size in whole merged patches; its limits count pixels
+        patch = merged * int(processor.patch_size)
+        yield max(2 * patch, size[0] // patch * patch), max(2 * patch, size[1] // patch * patch)
+        return
     for name in ("crop_size", "size"):
         own = _edges(getattr(processor, name, None))
         if "height" in own and "width" in own:
             yield own["width"], own["height"]
         for edge in ("shortest_edge", "longest_edge"):
-            if own.get(edge, 5000) < 5000:  # some families count pixels here
+            if edge in own:
                 yield own[edge], own[edge]
     for height, width in _pinpoints(processor):
         yield int(width), int(height)
     yield size
-    patch = int(getattr(processor, "patch_size", 0) or 0) * int(getattr(processor, "merge_size", 1) or 1)
-    if patch:
-        yield max(2 * patch, size[0] // patch * patch), max(2 * patch, size[1] // patch * patch)
 
 
 def _edges(given: Any) -> dict[str, int]:
