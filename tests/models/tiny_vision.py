@@ -266,9 +266,11 @@ def without_video(monkeypatch: Any) -> None:
     monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", str)
 
 
-def save(family: str, folder: Path) -> None:
+def save(family: str, folder: Path, blocks: int = BLOCKS) -> None:
     """Write a tiny random model of a family with its processor; the same call writes the same weights."""
     config, processor = FAMILIES[family]()
+    if blocks != BLOCKS:
+        config.text_config.num_hidden_layers = blocks
     torch.manual_seed(0)
     model = tf.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     with torch.no_grad():
