@@ -1,4 +1,4 @@
-"""Attacks through the picture, on a tiny random LLaVA: what is sent, how far pixels move, what comes back from files."""
+"""Attacks through the picture, on a tiny random LLaVA: what is sent, how far pixels move, what the files hold."""
 
 from dataclasses import replace
 from pathlib import Path
