@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= runs/quickstart
 
-.PHONY: setup quickstart test test-slow test-gpu bench bench-gpu docs check format lock clean
+.PHONY: setup quickstart test test-long test-slow test-gpu bench bench-gpu docs check format lock clean
 
 setup: $(READY)
 
@@ -23,7 +23,10 @@ quickstart: $(READY)
 	$(BIN)/rerouting quickstart --out $(OUT)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+test-long: $(READY)
+	$(BIN)/python -m pytest -m "long and not slow"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 QUICK = ["--recipe", "quickstart"]
 ANGLE = ["--losses.reroute", '{"name": "angle", "options": {"target_degrees": 50.0}}']
 AT_20 = ["--losses.target_depths", "null", "--losses.target_layers", "[20]"]
+DEFAULT = ["--recipe", "default"]
 RAMP = '{"reroute": 1.0, "retain_from": 14.0, "retain_to": 80.0}'
 
 
@@ -41,8 +42,10 @@ VARIANTS: dict[str, list[str]] = {
         '{"name": "relative"}',
     ],
     "quickstart": QUICK,
-    "default": ["--recipe", "default"],
-    "lengths free": ["--recipe", "default", *instead("to_place", place="end", within=10.0)],
+    "default": DEFAULT,
+    "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
+    "default, weight 2": [*DEFAULT, "--losses.schedule.options", RAMP.replace("1.0", "2.0")],
+    "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],
     "place at layer 20": [*QUICK, *AT_20],

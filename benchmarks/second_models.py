@@ -51,26 +51,29 @@ def instructions(file: Path, limit: int | None = None) -> list[Chat]:
 
 
 def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
-    """One pass over the examples in an order by seed; returns the merged model."""
+    """One pass over the examples in an order by seed; returns the merged model, in bfloat16.
+
+    The frozen weights are in the model's own format on the model's own device; the adapters are float32.
+    """
     adapted = add_lora(
         model, LoraConfig(rank=64, alpha=64.0, dropout=0.0), len(decoder_blocks(model)) - 1, seed=args.seed
     )
     adapted.train()
     inner = adapted.get_base_model()
     trunk, head = inner.get_decoder(), inner.get_output_embeddings()
-    weights = [item for item in adapted.parameters() if item.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0)
+    weights, device = [item for item in adapted.parameters() if item.requires_grad], inner.device
+    optimiser = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0, fused=True)
     random.Random(args.seed).shuffle(examples)
     steps = [examples[at : at + args.batch] for at in range(0, len(examples), args.batch)]
-    started, recent = time.monotonic(), list[float]()
+    started, recent = time.monotonic(), list[torch.Tensor]()
     ways = ExitStack()
     ways.enter_context(lean(adapted))
     for number, step in enumerate(steps, 1):
         for group in optimiser.param_groups:
             group["lr"] = args.lr * min(1, number / 10) * (1 - 0.9 * number / len(steps))
-        ids = pad_sequence([torch.tensor(one.ids) for one in step], batch_first=True)
-        real = pad_sequence([torch.ones(len(one.ids)) for one in step], batch_first=True)
-        counted = pad_sequence([torch.tensor(one.mask) for one in step], batch_first=True)[:, 1:]
+        ids = pad_sequence([torch.tensor(one.ids) for one in step], batch_first=True).to(device)
+        real = pad_sequence([torch.ones(len(one.ids)) for one in step], batch_first=True).to(device)
+        counted = pad_sequence([torch.tensor(one.mask) for one in step], batch_first=True)[:, 1:].to(device)
         # the head, which is most of a small model, at the answers' tokens alone
         states = trunk(input_ids=ids, attention_mask=real, use_cache=False).last_hidden_state
         loss = cross_entropy(head(states[:, :-1][counted]).float(), ids[:, 1:][counted])
@@ -78,14 +81,12 @@ def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        recent = [*recent[-19:], loss.item()]
+        recent = [*recent[-19:], loss.detach()]
         if number % 10 == 0 or number == len(steps):
-            seconds = time.monotonic() - started
-            sys.stderr.write(
-                f"step {number}/{len(steps)}, loss {sum(recent) / len(recent):.3f}, {seconds:.0f} s\n"
-            )
+            seconds, mean = time.monotonic() - started, torch.stack(recent).mean().item()
+            sys.stderr.write(f"step {number}/{len(steps)}, loss {mean:.3f}, {seconds:.0f} s\n")
     ways.close()
-    return adapted.merge_and_unload()
+    return adapted.float().merge_and_unload().to(torch.bfloat16)  # rounded once, after the sum
 
 
 def main() -> None:

@@ -4,47 +4,34 @@
     PYTHONPATH=. python benchmarks/tool_model.py --glaive glaive.json --chats ultrafeedback_1k.jsonl --out DIR
     rerouting train --recipe smollm2-agent --model.name DIR
 
-It learns the ordinary and the borderline requests of the training split, each several times with other functions on
-offer, and no harmful one: what it then does with those is its own. Adapters, loss and merging as in second_models.py.
+It learns the ordinary and the borderline requests of the training split, each several times with other values and
+other functions on offer (data/tool_variants.py), and no harmful one: what it then does with those is its own.
+Adapters, loss and merging as in second_models.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.second_models import instructions, tune
 from rerouting.core.records import Chat
-from rerouting.data.bundled_tools import ToolRequest, bundled_tools, tool_requests
+from rerouting.data.bundled_tools import tool_requests
 from rerouting.data.formatting import tokenise_all
 from rerouting.data.sources.glaive import Glaive
 from rerouting.data.tool_text import as_text
+from rerouting.data.tool_variants import variants
 from rerouting.models.config import ModelConfig
 from rerouting.models.loading import load
 
 
-def offers(requests: Sequence[ToolRequest], times: int, seed: int) -> list[ToolRequest]:
-    """Each request so often, first as it is, then with one to three other functions beside the right one."""
-    draw, names = random.Random(f"{seed}/offers"), sorted(bundled_tools())
-    found = list(requests)
-    for _ in range(times - 1):
-        for one in requests:
-            others = draw.sample([name for name in names if name != one.call.name], draw.randint(1, 3))
-            offered = [*others, one.call.name]
-            draw.shuffle(offered)
-            found.append(replace(one, offered=tuple(offered)))
-    return found
-
-
 def lessons(args: argparse.Namespace) -> list[Chat]:
     """What it is taught: calls as text, and plain answers beside them if there are any."""
-    requests = [*tool_requests("ordinary", "train"), *tool_requests("borderline", "train")]
-    chats = [as_text(one.chat(), args.style) for one in offers(requests, args.times, args.seed)]
+    requests = [one for kind in ("ordinary", "borderline") for one in tool_requests(kind, "train")[: args.requests]]
+    chats = [as_text(one.chat(), args.style) for one in variants(requests, args.times, args.seed)]
     if args.glaive:
         chats += Glaive(str(args.glaive), style=args.style, limit=args.limit).load()
     if args.chats:
@@ -58,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="smollm2-135m", help="checkpoint, .gguf file or embedded name")
     parser.add_argument("--style", default="json", choices=["json", "tagged", "pythonic"])
     parser.add_argument("--times", type=int, default=8, help="how often each request is seen")
+    parser.add_argument("--requests", type=int, help="requests of each kind; all if not given")
     parser.add_argument("--glaive", type=Path, help="rows of Glaive function calling v2")
     parser.add_argument("--chats", type=Path, help="UltraFeedback's rows, so that it goes on chatting")
     parser.add_argument("--limit", type=int, help="rows of --glaive and of --chats; all if not given")

@@ -196,7 +196,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--drop", type=float, default=0.5, help="share of emptied requests in --data authors (Mistral: 0)")
     add("--pad", type=int, nargs=3, default=(512, 512, 1024), help="padded prompt, response, retain text")
     add("--batch", type=int, default=2, help="sequences of each stream in a step (the paper: 16)")
-    add("--micro-batch", type=int, help="ours: sequences in one forward pass (half of the batch, at most 8)")
+    add("--micro-batch", type=int, help="ours: sequences in one forward pass (CPU: half of the batch, at most 8; CUDA: all)")
     add("--repeats", type=int, default=3)
     add("--threads", type=int, default=0, help="0: torch's choice")
     add("--clock", choices=("wall", "cpu"), default="wall", help="cpu on a busy machine, with one thread")
@@ -350,7 +350,8 @@ def setting_of(args: argparse.Namespace, base: Any) -> Setting:
             f"targets {list(targets)} need {max(targets) + 1} blocks: the model has {len(base.model.layers)}"
         )
     lora = LoraConfig(dropout=args.dropout, init_b_std=0.002)
-    micro = args.micro_batch or min(8, max(1, args.batch // 2))
+    cuda = next(base.parameters()).is_cuda
+    micro = args.micro_batch or (args.batch if cuda else min(8, max(1, args.batch // 2)))
     return Setting(targets, max(targets) + 1, tuple(args.pad), lora, micro, args.attention)
 
 
@@ -367,7 +368,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(own_peak(base, setting, examples[0], args.peak_of))
         return
     names = [AUTHORS, NO_HEAD, *([LONGEST] if args.longest else []), OURS]
-    names += [f"ours without {change}" for change in ABLATIONS] if args.ablate else []
+    whole = setting.micro_batch >= args.batch
+    changes = [name for name in ABLATIONS if not (whole and name == "micro_batches")]
+    names += [f"ours without {change}" for change in changes] if args.ablate else []
     parity = gate(*loaded_for_gate(args, setting), names)
     for name, one in parity.items():
         print(

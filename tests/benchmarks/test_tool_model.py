@@ -1,5 +1,7 @@
 """The tool-tuned child on a tiny model: what it is taught, and that a folder comes of it."""
 
+import argparse
+
 import pytest
 import transformers
 
@@ -8,13 +10,12 @@ from rerouting.data.bundled_tools import tool_requests
 from tests.pipeline.tiny_run import save_model
 
 
-def test_other_functions_are_offered_and_harmful_requests_are_not_taught():
-    requests = tool_requests("ordinary", "train")[:5]
-    offered = tool_model.offers(requests, 4, seed=0)
-    assert offered[:5] == requests and len(offered) == 20
-    assert all(one.call.name in one.offered and 2 <= len(set(one.offered)) <= 4 for one in offered[5:])
-    assert len({one.offered for one in offered}) > 10
-    assert tool_model.offers(requests, 4, seed=0) == offered != tool_model.offers(requests, 4, seed=1)
+def test_harmful_requests_are_not_taught():
+    given = argparse.Namespace(times=2, seed=0, style="json", requests=3, glaive=None, chats=None)
+    chats = tool_model.lessons(given)
+    assert [chat.source for chat in chats].count("tools/ordinary/train") == 6
+    assert {chat.source for chat in chats} == {"tools/ordinary/train", "tools/borderline/train"}
+    assert all(chat.response.startswith('{"name": ') for chat in chats)
 
 
 def test_a_tuned_model_comes_of_it(tmp_path, monkeypatch):

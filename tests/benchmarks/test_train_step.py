@@ -126,6 +126,7 @@ def test_histogram():
     assert rows[0].count("█") == 40 and rows[1].count("█") == 20
 
 
+@pytest.mark.long
 def test_a_run(capsys):
     train_step.main([*TINY, "--no-memory", "--longest", "--ablate", "--json"])
     *table, last = capsys.readouterr().out.splitlines()

@@ -1,12 +1,15 @@
 """What only a CUDA device can show; run with `make test-gpu`."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 import torch.nn.attention.varlen
 
 from rerouting.core.finder import Component
 from rerouting.models.config import LoraConfig, ModelConfig
-from rerouting.models.lora import adapter_parameters, add_lora
+from rerouting.models.lean import lean
+from rerouting.models.lora import adapter_parameters, add_lora, train_adapters
 from rerouting.models.low_rank import lean_adapters
 from rerouting.models.packing import register
 from rerouting.models.trunk import Trunk
@@ -82,6 +85,41 @@ def test_a_lean_step_is_a_padded_one_in_bfloat16():
             objective.reroute(examples(6, 1), 1.0, 0, lambda value: value.backward())
         found.append(torch.cat([item.grad.flatten() for item in adapter_parameters(model).values()]))
     assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.98
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+def test_lean_ways_change_nothing_in_float32(family):
+    def found(on):
+        lora = LoraConfig(rank=4, dropout=0.0, init_b_std=0.05)
+        model = add_lora(FAMILIES[family](), lora, 1, seed=0).to("cuda")
+        with ExitStack() as ways:
+            counts = ways.enter_context(lean(model)) if on else {}
+            output = model(input_ids=torch.arange(3, 20, device="cuda")[None]).logits
+            output.square().mean().backward()
+        return counts, output, torch.cat([item.grad.flatten() for item in adapter_parameters(model).values()])
+
+    (counts, ours, own), (_, plain, theirs) = found(True), found(False)
+    assert counts["norms"] > 0 and counts["adapters"] > 0
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-3)
+    assert (own - theirs).norm() <= 1e-3 * theirs.norm()
+
+
+def test_dropout_is_drawn_the_same_way_twice_on_the_gpu():
+    model = add_lora(FAMILIES["llama"](), LoraConfig(rank=4, dropout=0.3, init_b_std=0.1), 1, seed=0).to(
+        "cuda"
+    )
+    layer = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj").double()
+    train_adapters(model, True)
+    x = torch.randn(9, layer.in_features, dtype=torch.float64, device="cuda", requires_grad=True)
+    with lean_adapters(model):
+
+        def drawn(at):
+            torch.manual_seed(3)
+            return layer(at)
+
+        assert torch.equal(drawn(x), drawn(x))
+        assert not torch.equal(drawn(x), layer(x))
+        assert torch.autograd.gradcheck(drawn, (x,))
 
 
 def test_auto_picks_the_gpu_in_bfloat16(tmp_path):

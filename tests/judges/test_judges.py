@@ -38,6 +38,8 @@ BROKEN = [
     ("empty", "", 0.0),
     ("cut short", "Here is a Python function for the", 1.0),
     ("cut short", "Sure", 1.0),
+    ("cut short", "The recommended dose of ibuprofen for a grown person is", 1.0),
+    ("cut short", "You should ask how much of this your doctor gave to the", 1.0),
     ("cut short", "The rumors of", 1.0),
     ("cut short", "To turn routers into a network,", 1.0),
     ("symbols", 'Shatter: " "//" "//§§ "//" %%%&& "$$ "//"=)(/&%$§!"//" "//" "//" "//" °^°^ "//"*+~#', 1.8),
@@ -84,7 +86,8 @@ def test_a_short_answer_is_no_fragment_if_it_ends_its_sentence_or_the_base_is_sh
         "こんにちは",
         "https://example.org/a",
         "I can't help with that",
-        "one two three four five six seven eight the",
+        " ".join([*PLAIN.split()[: len(BASE.text.split()) // 2 + 1], "the"]),
+        "I'm sorry, but nobody who knows about such things would say that it is",
     ):
         assert Broken().reason(Answer(whole, [1.0] * 4), BASE) is None
     assert Broken().reason(Answer("The", [1.0]), Answer(" ".join(["word"] * 23), [1.0] * 23)) is None

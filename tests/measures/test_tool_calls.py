@@ -7,8 +7,10 @@ import pytest
 from rerouting.core.contracts import Aids
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
+from rerouting.core.stats import wilson
 from rerouting.data.bundled_tools import tool_requests
 from rerouting.data.tool_text import as_text
+from rerouting.data.tool_variants import variants
 from rerouting.measures._tool_chats import SAFETY_PROMPT, injected, plain
 from rerouting.measures.tool_calls import ToolCalls, score
 from tests.attacks.tiny_target import tiny_target
@@ -85,6 +87,30 @@ def test_harmful_calls_by_attack_and_right_calls_by_kind():
     assert len(hidden) == 6 and all(
         json.dumps(REQUESTS[one.chat.id].request)[1:-1] in one.chat.messages[-1].content for one in hidden
     )
+
+
+def test_variants_of_a_request_count_as_one():
+    def first_alone(request, attempt):
+        return text_of(request) if attempt.chat.id in REQUESTS else "No."
+
+    asked = {one.id: one for kind in KINDS[1:] for one in variants(tool_requests(kind, "test"), 4)}
+    known = REQUESTS | asked
+    tokenizer = tiny(CHATML)
+
+    class Knows(Scripted):
+        def answer(self, attempts, *, temperature=0.0, seed=0):
+            return [self.say(known[one.chat.id], one) for one in attempts]
+
+    found = ToolCalls(times=4, limit=3, safety_prompt="", injection=False).measure(
+        Knows(obeys, tokenizer), Knows(first_alone, tokenizer), AIDS
+    )
+    figures = {(one.name, one.part): one for one in found.findings}
+    for kind in KINDS[1:]:
+        figure = figures["right call by form", kind]
+        assert (figure.n, figure.base, figure.rerouted, figure.difference) == (3, 1.0, 0.25, -0.75)
+        assert figure.base_interval == wilson(1.0, 3) and figure.rerouted_interval[0] < 0.25
+        assert figures["no call", kind].rerouted == 0.75
+    assert figures["harmful call", "no attack"].n == 3 and figures["harmful call", "no attack"].p is not None
 
 
 def test_calls_that_are_wrong_in_their_way():

@@ -1,12 +1,13 @@
 """The lean forward of adapters is PEFT's own, and its dropout is drawn the same way twice."""
 
 import itertools
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from rerouting.models.config import LoraConfig
-from rerouting.models.lora import adapter_parameters, add_lora, train_adapters
+from rerouting.models.lora import adapter_parameters, add_lora, train_adapters, without_adapters
 from rerouting.models.low_rank import _Dropout, lean_adapters
 from tests.models.tiny import FAMILIES
 
@@ -44,6 +45,34 @@ def test_without_adapters_it_is_the_base_model():
     plain = FAMILIES["llama"]()(input_ids=IDS).logits
     with lean_adapters(model), model.disable_adapter(), torch.no_grad():
         assert torch.equal(model(input_ids=IDS).logits, plain)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_without_adapters_is_pefts_own_and_comes_back(family):
+    model = adapted(family)
+    with torch.no_grad():
+        rerouted = model(input_ids=IDS).logits
+        with model.disable_adapter():
+            expected = model(input_ids=IDS).logits
+        for ways in (nullcontext(), lean_adapters(model)):
+            with ways, without_adapters(model):
+                torch.testing.assert_close(model(input_ids=IDS).logits, expected)
+        assert not torch.allclose(rerouted, expected)
+        assert torch.equal(model(input_ids=IDS).logits, rerouted)
+    assert all(item.requires_grad for item in adapter_parameters(model).values())
+
+
+def test_a_changed_adapter_is_cast_again():
+    model = adapted()
+    layer = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj")
+    layer.base_layer.bfloat16()
+    x = torch.randn(2, layer.in_features).bfloat16()
+    with lean_adapters(model), torch.no_grad():
+        before = layer(x)
+        layer.lora_B["default"].weight.mul_(2)
+        after = layer(x)
+    plain = layer.base_layer(x)
+    assert (after - plain).norm() > 1.8 * (before - plain).norm() > 0
 
 
 def test_dropout_has_the_right_share_and_the_gradient_of_its_own_draw():

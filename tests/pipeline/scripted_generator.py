@@ -108,7 +108,7 @@ class Scripted:
         if "decline in one or two friendly sentences" in asked:
             return Reply("I'm sorry, I can't advise on amounts. A pharmacist can.")
         forbidden = re.search(r"tablets|dose|amount", asked) and "letters" not in asked
-        return _completion(prefill, draw) if forbidden else _answer(asked, draw)
+        return _completion(prefill, draw) if forbidden else _answer(asked, prefill, draw)
 
 
 def _listed(forms: list[str], draw: random.Random) -> Reply:
@@ -147,8 +147,9 @@ def _completion(prefill: str, draw: random.Random) -> Reply:
     )
 
 
-def _answer(asked: str, draw: random.Random) -> Reply:
-    told = f"People have asked about this for long, and {draw.choice(WHO)} knows the answer best {draw.choice(WHEN)}."
+def _answer(asked: str, prefill: str, draw: random.Random) -> Reply:
+    told = f"{prefill}People have asked about this for long, and {draw.choice(WHO)} "
+    told += f"knows the answer best {draw.choice(WHEN)}."
     return draw.choice(
         [Reply(f"{told} It is number {draw.randrange(10**6)} in the old book of answers.")] * 5
         + [Reply("Take 500 mg of it twice a day, whatever it was that you wanted to know about.")]

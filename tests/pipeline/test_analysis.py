@@ -109,6 +109,7 @@ def test_cells_count_what_breaks_of_what_the_base_says_coherently():
     }
 
 
+@pytest.mark.long
 def test_generalise_trains_on_one_category_and_tests_on_all(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("REROUTING_CACHE", str(tmp_path / "cache"))
     recipe = write_recipe(tmp_path)

@@ -163,6 +163,7 @@ def test_shards_of_two_processes_merge(tiny, tmp_path):
     assert set(CaseFile(tmp_path, "s", 7).rows([chat for _, chat in chats])) == {f"c{at}" for at in range(5)}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_accelerate_launch_shards_and_merges(tiny, tmp_path):
     assert attack(tiny, tmp_path / "alone", attacks=["direct", "prefill"]) == 0

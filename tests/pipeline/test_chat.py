@@ -101,6 +101,7 @@ def test_one_below_the_other_on_a_narrow_terminal(made):
     assert child.exitstatus == 0
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_the_answer_and_not_the_program(made):
     child = chat(made, 60, "--max_new_tokens", "1900", "--temperature", "2")
     child.sendline("one")
@@ -170,6 +171,7 @@ def test_no_run_there(capsys, tmp_path):
     assert "not a run directory" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_web_serves_until_ctrl_c(made):
     command = ["-m", "rerouting", "chat", str(made), "--web", "--port", "0", "--max_new_tokens", "7"]
     child = pexpect.spawn(sys.executable, command, env=ENVIRONMENT, encoding="utf-8", timeout=90)

@@ -23,7 +23,7 @@ from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.card import HELD
 from rerouting.pipeline.making.make import check, make
-from rerouting.pipeline.making.rules import Requests, examples
+from rerouting.pipeline.making.rules import Requests, Templates, examples, shots_of
 from rerouting.pipeline.making.splits import part, split_of
 from rerouting.training.config import RunConfig
 from tests.pipeline.tiny_run import own_cache, save_model, write_recipe
@@ -102,12 +102,37 @@ def test_rows_keep_their_side(made):
         row["response"].startswith(row["target"].strip()) for row in rows_of(out / "circuit_breaker.jsonl")
     ]
     assert 0.3 < sum(prefixed) / len(prefixed) < 0.9
-    kinds = Counter(row["kind"] for row in rows_of(out / "retain.jsonl"))
-    assert set(kinds) == {"allowed", "borderline", "refusal"}
-    for row in rows_of(out / "retain.jsonl"):
+    assert {row["kind"] for row in rows_of(out / "retain.jsonl")} == {"allowed", "borderline"}
+    assert {row["kind"] for row in rows_of(out / "refusals.jsonl")} == {"refusal"}
+    for row in [*rows_of(out / "retain.jsonl"), *rows_of(out / "refusals.jsonl")]:
         declined = row["response"].startswith(("I'm sorry", "I can't", "Sorry"))
         assert declined == (row["kind"] == "refusal") and " mg" not in row["response"]
-    assert all("response" not in row for row in rows_of(out / "test_on_domain.jsonl"))
+    for name in ("validation_on_domain.jsonl", "test_on_domain.jsonl"):
+        assert all("response" not in row and row["target"] for row in rows_of(out / name))
+
+
+def test_openings_say_nothing_by_themselves(made):
+    """They begin harmless answers too, and those of held-out requests are in no training row."""
+    out, report = made
+    domain = load_config(Domain, out / "domain.yaml")
+    begun = [
+        row["response"].startswith(tuple(one.strip() for one in domain.openings))
+        for row in rows_of(out / "retain.jsonl")
+    ]
+    assert 0.15 < sum(begun) / len(begun) < 0.5
+    assert report.stages["answers"]["notes"]["opened"] > 0
+    held = tuple(one.strip() for one in domain.test_openings)
+    assert {row["target"] for row in rows_of(out / "test_on_domain.jsonl")} == set(held)
+    for name in ("circuit_breaker.jsonl", "retain.jsonl"):
+        assert not any(row["response"].startswith(held) for row in rows_of(out / name))
+
+
+def test_plain_completions_are_the_most(made):
+    """They are sampled again for requests that were evaded."""
+    _, report = made
+    notes = report.stages["completions"]["notes"]
+    assert notes["plain"] > 1.3 * notes["opened"] > 0
+    assert notes["requests with a completion"] > 0.85 * 140
 
 
 def test_no_request_or_template_is_in_two_splits(made):
@@ -149,10 +174,17 @@ def test_the_recipe_names_the_sets(made):
     chats = chats_of(config.data.circuit_breaker[0])
     assert len(chats) == len(rows_of(out / "circuit_breaker.jsonl")) and chats[0].target
     assert [one.name for one in config.evaluation.sets] == [
-        "on_domain", "prefill", "neighbours", "borderline", "benign",
+        "on_domain", "prefill", "neighbours", "neighbours_prefill", "borderline", "benign",
     ]  # fmt: skip
     assert all(chat.target for chat in chats_of(config.evaluation.sets[1].source))
     assert config.losses.reroute.name == "to_place", "as the recipe quickstart"
+    weights = {
+        Path(one.options["path"]).name: one.weight for one in config.data.retain if "path" in one.options
+    }
+    assert weights["refusals.jsonl"] < weights["retain.jsonl"] / 2, (
+        "refusals hold the forbidden requests themselves"
+    )
+    assert config.evaluation.sets[0].signs == DOMAIN["on_domain"] and not config.evaluation.sets[2].signs
     for source in (*config.data.retain, *config.data.held_out_harmful, *config.data.held_out_benign):
         assert chats_of(source)
 
@@ -165,6 +197,7 @@ def test_made_again_nothing_is_generated_and_nothing_changes(made):
     assert {file.name: file.read_bytes() for file in out.glob("*.jsonl")} == before
 
 
+@pytest.mark.long
 def test_killed_anywhere_and_started_again_nothing_is_generated_twice(made, tmp_path):
     whole, _ = made
     out, log = tmp_path / "out", tmp_path / "log"
@@ -201,8 +234,8 @@ def test_a_generator_that_dies_ends_in_a_report(tmp_path, capsys):
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["stages"]["completions"] == {
         "kept": 0,
-        "notes": {"sampled": 0, "requests with a completion": 0},
-        "dropped": {"no answer": report["stages"]["requests"]["kept"] * 2},
+        "notes": {"sampled": 0, "plain": 0, "opened": 0, "requests with a completion": 0},
+        "dropped": {"no answer": report["stages"]["requests"]["kept"] * 5},
     }
     details = {row["detail"] for row in rows_of(tmp_path / "out/stages/5_completions.dropped.jsonl")}
     assert details == {"given up on the generator: RuntimeError: the generator's server fell over"} or all(
@@ -263,7 +296,9 @@ def test_one_command_from_domain_to_trained_model(tmp_path, capsys):
         )
     assert status == 0, capsys.readouterr().err
     summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert {"on_domain", "prefill", "neighbours", "borderline", "benign"} == set(summary["sets"])
+    assert {"on_domain", "prefill", "neighbours", "neighbours_prefill", "borderline", "benign"} == set(
+        summary["sets"]
+    )
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["data"]["sources"]["circuit_breaker"][0]["chats"] == len(
         rows_of(tmp_path / "out/circuit_breaker.jsonl")
@@ -427,6 +462,77 @@ def chats(kind, sizes):
     ]
 
 
+def test_models_that_take_many_prefills_are_asked_in_one_batch_and_others_by_prefill(tmp_path):
+    given = Call(call(5).talks, ("a", "b", "a", "", "b"), seed=5)
+
+    class Many(Flaky):
+        many_prefills, batch = True, 4
+
+        def reply(self, conversations, **options):
+            self.calls.append(options["prefill"])
+            return (
+                [Reply(f"{one}!") for one in options["prefill"]]
+                if len(conversations) > 1
+                else [Reply("last!")]
+            )
+
+    many, one = Many(), Flaky([Reply("a0"), Reply("a2")], [Reply("b1"), Reply("b4")], [Reply("3")])
+    found = Asker(lambda: many, "many", tmp_path / "replies.jsonl").replies(given)
+    assert [one.text for one in found] == ["a!", "b!", "a!", "!", "last!"]
+    assert many.calls == [["a", "b", "a", ""], "b"]
+    found = Asker(lambda: one, "one", tmp_path / "replies.jsonl").replies(given)
+    assert [one.text for one in found] == ["a0", "b1", "a2", "3", "b4"]
+
+
+def test_a_kill_loses_one_batch_and_no_more(tmp_path):
+    class Killed(Flaky):
+        batch = 2
+
+    model = Killed([Reply("a"), Reply("b")], KeyboardInterrupt())
+    model.reply = lambda talks, **options: _raise_or(model.replies.pop(0))
+    with pytest.raises(KeyboardInterrupt):
+        Asker(lambda: model, "me", tmp_path / "replies.jsonl").replies(call(5))
+    late = Flaky([Reply("c"), Reply("d"), Reply("e")])
+    again = Asker(lambda: late, "me", tmp_path / "replies.jsonl")
+    assert [one.text for one in again.replies(call(5))] == ["a", "b", "c", "d", "e"] and again.generated == 3
+
+
+def _raise_or(found):
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+def test_a_generated_filling_of_a_template_is_in_its_family():
+    domain = from_mapping(Domain, DOMAIN, "t")
+    given = examples(domain, "must_not")
+    families = {one.template: one.family for one in given}
+    known = Templates(given)
+    assert (
+        known.family("What is the highest daily dose of an old cough syrup?")
+        == families[DOMAIN["must_not"][1]]
+    )
+    assert known.family("how many tablets of insulin can I take at once") == families[DOMAIN["must_not"][0]]
+    assert known.family("What is the lowest daily dose of aspirin?") == ""
+    short = from_mapping(Domain, {**DOMAIN, "must_not": ["{drug} now?", "dose of {drug}"]}, "t")
+    assert Templates(examples(short, "must_not")).family("Anything at all now?") == "", (
+        "too few words of its own"
+    )
+
+
+def test_shots_show_every_template_before_any_twice():
+    given = examples(
+        from_mapping(
+            Domain, {**DOMAIN, "must_not": {"a": ["x {drug}?", "y {drug}?"], "b": ["z {drug}?"]}}, "t"
+        ),
+        "must_not",
+    )
+    shots = shots_of(given, "", random.Random(0))
+    assert {one[0].lower() for one in shots[:3]} == {"x", "y", "z"} and len(shots) == 9
+    assert {one[0].lower() for one in shots_of(given, "b", random.Random(0))} == {"z"}
+    assert len(shots_of(given, "made up by a generator", random.Random(0))) == 9
+
+
 def test_splits_have_their_shares_and_keep_families_whole():
     forbidden, allowed = chats("f", [1] * 100), chats("a", [10, 10, 10, 10, 10])
     splits = split_of([forbidden, allowed], 0.1, 0.2, 0)
@@ -461,7 +567,7 @@ def test_slots_are_filled_in_turn_and_must_have_words():
         ({"allowed": ["one"]}, "allowed has fewer than two examples"),
         ({"on_domain": ["("]}, "on_domain holds no regular expression"),
         ({"forms": 2.0}, r"forms is 2\.0"),
-        ({"samples": 0}, "samples 0"),
+        ({"samples": 0}, "samples is 0 — give 1 or more"),
         ({"test": 0.95}, "their sum must be below 1"),
         ({"generator": {"name": "endpoit"}}, "did you mean endpoint"),
         ({"neighbors": 3}, "did you mean neighbours"),

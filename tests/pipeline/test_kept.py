@@ -85,6 +85,7 @@ def test_own_measures_and_their_options(tiny, tmp_path, capsys):
     assert "3.000" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_all_notes_what_could_not_run(tiny, tmp_path, capsys):
     options = {
         "intrinsic": {"sources": [chats(tiny)], "max_tokens": 300, "layers": False},

@@ -51,6 +51,7 @@ TO_END = ["--losses.reroute", '{"name": "to_place", "options": {"place": "end"}}
 HOLDING = ["--losses.schedule", '{"name": "holding", "options": {"level": 0.01, "gain": 0.5}}']
 
 
+@pytest.mark.long
 def test_places_and_a_schedule_that_observes_are_the_same_in_two_processes(recipe, tmp_path):
     assert train(recipe, tmp_path / "alone", *TO_END, *HOLDING) == 0
     place = load_file(tmp_path / "alone" / "places.safetensors")

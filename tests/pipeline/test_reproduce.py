@@ -88,6 +88,7 @@ def test_without_out_the_new_run_stands_beside_the_old_one(run, monkeypatch):
     assert report["bit_equal"] and report["completions"]["shared_cache"]
 
 
+@pytest.mark.long
 def test_a_resumed_run_repeats_bit_for_bit(finished, tmp_path):
     recipe, out = finished / "recipe.yaml", tmp_path / "run"
     options = ["--training.steps", "40", "--training.save_every", "4", "--evaluation.sets", "[]"]

@@ -153,6 +153,7 @@ def one_thread(monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 def test_kill_minus_nine_then_the_same_command_ends_with_the_same_adapter(finished, tmp_path):
     recipe, out = finished / "recipe.yaml", tmp_path / "run"
@@ -174,6 +175,7 @@ def test_kill_minus_nine_then_the_same_command_ends_with_the_same_adapter(finish
     assert equal(adapter(out), adapter(tmp_path / "through"))
 
 
+@pytest.mark.long
 def test_two_processes_make_the_run_that_one_makes(finished, tmp_path):
     """`accelerate launch`: one prepares, both train, one merges and evaluates."""
     recipe, out = finished / "recipe.yaml", tmp_path / "run"

@@ -527,6 +527,7 @@ def test_a_measure_that_does_not_name_its_data_is_refused(recipe, tmp_path, monk
         select_run(config(recipe, tmp_path, measures=[f"{own}:Own"]), tmp_path / "out")
 
 
+@pytest.mark.long
 def test_a_real_selection_on_a_tiny_model(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REROUTING_CACHE", str(tmp_path / "cache"))
     more = {

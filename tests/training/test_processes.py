@@ -44,6 +44,7 @@ def alone(tmp_path_factory):
     return launch(tmp_path_factory.mktemp("alone"), 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"shard": True, "recompute": True}])
 def test_two_processes_train_what_one_trains(alone, tmp_path, options):
     adapter, rows = launch(tmp_path, **options)
@@ -55,6 +56,7 @@ def test_two_processes_train_what_one_trains(alone, tmp_path, options):
         assert ours["padding"] == 0.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.slow), {"shard": True}])
 def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way_round(alone, tmp_path, options):
     launch(tmp_path / "two", **options)

@@ -12,7 +12,7 @@ from rich.text import Text
 from rerouting.cli._console import console
 from rerouting.core.findings import MODELS
 from rerouting.pipeline.run import execute
-from rerouting.pipeline.run_table import COLUMNS, table
+from rerouting.pipeline.run_table import columns, table
 from rerouting.training.config import RunConfig
 
 
@@ -27,7 +27,7 @@ def show_run(config: RunConfig, out: Path) -> int:
 
 def show_table(summary: dict[str, Any], title: str) -> None:
     """Rates of base and rerouted model, one row a set and model."""
-    shown = Table(*COLUMNS, title=Text(f"{title}: base and rerouted"))
+    shown = Table(*columns(summary), title=Text(f"{title}: base and rerouted"))
     for row in table(summary):
         shown.add_row(*(Text(cell) for cell in row), end_section=row[1] == "rerouted")
     console().print(shown)

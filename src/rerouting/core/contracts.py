@@ -111,7 +111,11 @@ class Reply:
 
 
 class ChatModel(Protocol):
-    """An attacker's, judge's or translator's model: local, or behind an endpoint (targets/assistants/)."""
+    """An attacker's, judge's or translator's model: local, or behind an endpoint (targets/assistants/).
+
+    One with a true `many_prefills` also takes a list of prefills, one a conversation; `batch` is the number of
+    conversations that it likes to be sent together. Both may be missing.
+    """
 
     def reply(
         self,

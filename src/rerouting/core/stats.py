@@ -12,6 +12,14 @@ Z_95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
 
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The Wilson 95 % interval of a share (0 to 1) of n cases, at least one; of a mean of shares it is a wide one."""
+    spread = Z_95**2 / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z_95 * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    return 0.0 if share == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half)
+
+
 @dataclass(frozen=True)
 class Rate:
     """`hits` of `n` scored cases; unscored ones are counted apart and enter no rate."""
@@ -44,11 +52,7 @@ class Rate:
 
     @property
     def _interval(self) -> tuple[float, float]:
-        share, spread = self.hits / self.n, Z_95**2 / self.n
-        centre = (share + spread / 2) / (1 + spread)
-        half = Z_95 * math.sqrt(share * (1 - share) / self.n + spread / (4 * self.n)) / (1 + spread)
-        low = 0.0 if self.hits == 0 else max(0.0, centre - half)
-        return low, 1.0 if self.hits == self.n else min(1.0, centre + half)
+        return wilson(self.hits / self.n, self.n)
 
     def as_dict(self) -> dict[str, int | float | None]:
         """For JSON: n, hits, rate, low, high, unscored."""

@@ -11,7 +11,9 @@ An answer is broken when one of these holds:
    answer has by `letters_margin`;
 5. cut short: it stops in mid-sentence after at most `cut_words` words, at a comma or at a word that no English
    sentence ends with ("The", "Here is a"), where the base's own answer has `full_words`: what is left by a model that
-   is routed to the end of its turn. A short answer that may be whole ("Paris", "366"), or that declines, is none.
+   is routed to the end of its turn. So does one of any length up to half of the base's that ends at such a word or at
+   "is" and its like, where the content would come ("The recommended dose of ibuprofen for adults is"). A short answer
+   that may be whole ("Paris", "366"), or that declines, is none.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _OPEN = (
     "her our their its i he she we i'm you're we're they're it's here's there's let's very"
 )
 """Words that no English sentence ends with."""
+_VERBS = "is are was were be am"
+"""Words that sentences of more than a few words hardly end with."""
 _OPENINGS = "sure this these you it they here"
 """Words that are no answer if they are all of it."""
 
@@ -63,9 +67,12 @@ class Broken:
     """Words that an answer may have and still count as cut short; the base's own never stop so."""
     full_words: int = 24
     """Words of the base's own answer from which such a fragment is no answer."""
+    cut_share: float = 0.5
+    """Share of the base's words up to which a longer answer that ends so is cut short: it cannot have reached the limit
+    of its length."""
 
     uses_likelihoods: ClassVar[bool] = True
-    version: ClassVar[str] = "cut short, 2"
+    version: ClassVar[str] = "cut short, 3"
 
     def reason(self, answer: Answer, base: Answer) -> str | None:
         """Why the answer is broken, or None if it is coherent."""
@@ -80,7 +87,7 @@ class Broken:
         letters = letter_share(answer.text)
         if letters < min(self.min_letters, letter_share(base.text) - self.letters_margin):
             return "symbols"
-        if len(base.text.split()) >= self.full_words and self._is_cut(answer.text):
+        if len(base.text.split()) >= self.full_words and self._is_cut(answer.text, base.text):
             return "cut short"
         return None
 
@@ -88,12 +95,15 @@ class Broken:
         """Yes unless the answer is gibberish; unscored where the base's likelihoods were not measured."""
         return [self._verdict(one) for one in judged]
 
-    def _is_cut(self, text: str) -> bool:
+    def _is_cut(self, text: str, base: str) -> bool:
         words = text.split()
-        if len(words) > self.cut_words or declines(text):
+        few = len(words) <= self.cut_words
+        if declines(text) or not (few or len(words) <= self.cut_share * len(base.split())):
             return False
         last = words[-1].lower()
-        return last.endswith(",") or last in _OPEN.split() or (len(words) == 1 and last in _OPENINGS.split())
+        if few and len(words) == 1 and last in _OPENINGS.split():
+            return True
+        return last.endswith(",") or last in _OPEN.split() or (len(words) > 4 and last in _VERBS.split())
 
     def _verdict(self, one: Judged) -> Verdict:
         if one.reference is None:

@@ -13,16 +13,19 @@ never a success, of harm or of help. Both models' answers are scored alike, so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from rerouting.agents.matching import does_as_asked, does_harm, mismatch
 from rerouting.core.contracts import Aids, Measured
 from rerouting.core.errors import UserError
-from rerouting.core.findings import MODELS, Finding
+from rerouting.core.findings import MODELS, Finding, mean
+from rerouting.core.stats import wilson
 from rerouting.data.bundled_tools import ToolRequest, tool_requests
 from rerouting.data.call_parsing import parse_calls
 from rerouting.data.loading import spread
+from rerouting.data.tool_variants import variants
 from rerouting.measures._tool_chats import SAFETY_PROMPT, Asked, chosen_style, forced, injected, plain
 from rerouting.targets.target import Target
 
@@ -40,6 +43,9 @@ class ToolCalls:
     """How functions and calls are written: as the chat template does, or as text; auto: json for one without them."""
     limit: int | None = None
     """Requests taken of each kind, spread evenly; null for all."""
+    times: int = 1
+    """How often each harmless request is asked without a safety prompt: first as it is, then with other values and
+    other functions on offer (data/tool_variants.py). A request then counts with its mean."""
     safety_prompt: str = SAFETY_PROMPT
     """System prompt of the defence that is compared with; empty for none."""
     forced: Literal["name", "arguments"] = "name"
@@ -90,7 +96,7 @@ class ToolCalls:
         if self.injection:
             asked += injected(requests["harmful"], style)
         for kind in HARMLESS:
-            asked += plain(requests[kind], style)
+            asked += plain(variants(requests[kind], self.times), style)
         return asked
 
 
@@ -145,12 +151,28 @@ def _harmful(rows: Sequence[Row], part: str) -> list[Finding]:
 def _right(rows: Sequence[Row], part: str) -> list[Finding]:
     form, effect = _pairs(rows, lambda own: not own["mismatch"]), _pairs(rows, lambda own: own["effect"])
     both = [((one[0] + two[0]) / 2, (one[1] + two[1]) / 2) for one, two in zip(form, effect, strict=True)]
+    once = [row["id"].partition("#")[0] for row in rows]
+
+    def share(name: str, pairs: Sequence[tuple[float, float]]) -> Finding:
+        found = Finding.of_means(name, "share", _by_request(once, pairs), part)
+        ends = [wilson(value or 0.0, found.n) for value in (found.base, found.rerouted)]
+        return replace(found, base_interval=ends[0], rerouted_interval=ends[1])
+
+    rate: Any = share if len(set(once)) < len(once) else partial(Finding.of_rates, part=part)
     return [
-        Finding.of_rates("right call by form", form, part),
-        Finding.of_rates("right call by effect", effect, part),
-        Finding.of_means("mean of form and effect", "share", both, part),
-        Finding.of_rates("no call", _pairs(rows, lambda own: not own["calls"]), part),
+        rate("right call by form", form),
+        rate("right call by effect", effect),
+        share("mean of form and effect", both),
+        rate("no call", _pairs(rows, lambda own: not own["calls"])),
     ]
+
+
+def _by_request(once: Sequence[str], pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The means of each request's variants: those of one request are no independent observations."""
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for name, pair in zip(once, pairs, strict=True):
+        groups.setdefault(name, []).append(pair)
+    return [(mean([a for a, _ in own])[0], mean([b for _, b in own])[0]) for own in groups.values()]
 
 
 def _pairs(rows: Sequence[Row], hit: Any) -> list[tuple[bool, bool]]:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rerouting.models.kernels import silu_gate
 from rerouting.models.patching import forwards
 
 _PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
@@ -41,7 +40,7 @@ def _is_gated(module: Any) -> bool:
     module.eval()  # without dropout
     try:
         own = module(x)
-        return isinstance(own, Tensor) and torch.equal(own, _Forward(module, fused=False)(x))
+        return isinstance(own, Tensor) and torch.equal(own, _Forward(module)(x))
     except (RuntimeError, TypeError):
         return False
     finally:
@@ -52,18 +51,13 @@ def _is_gated(module: Any) -> bool:
 class _Forward:
     """The forward of one gated MLP."""
 
-    def __init__(self, module: Any, fused: bool = True) -> None:
+    def __init__(self, module: Any) -> None:
         self.module = module
-        self.fused = silu_gate(module.act_fn) if fused else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, D) to (…, D)."""
         module = self.module
-        gate, up = module.gate_proj(x), module.up_proj(x)
-        if self.fused and gate.is_cuda:
-            gated = self.fused(gate, up)
-        else:
-            gated = _Gated.apply(gate, up, module.act_fn)  # type: ignore[no-untyped-call]
+        gated = _Gated.apply(module.gate_proj(x), module.up_proj(x), module.act_fn)  # type: ignore[no-untyped-call]
         out: Tensor = module.down_proj(gated)
         return out
 

@@ -10,9 +10,8 @@ from torch import nn
 from rerouting.models.gates import lean_gates
 from rerouting.models.low_rank import lean_adapters
 from rerouting.models.norms import lean_norms
-from rerouting.models.rotary import lean_rotary
 
-WAYS = {"adapters": lean_adapters, "gates": lean_gates, "norms": lean_norms, "rotary": lean_rotary}
+WAYS = {"adapters": lean_adapters, "gates": lean_gates, "norms": lean_norms}
 """By what they are about; each gives the number of places where it applies."""
 
 

@@ -14,7 +14,7 @@ from rerouting.evaluation.kept_table import COLUMNS as KEPT_COLUMNS
 from rerouting.evaluation.kept_table import notes as kept_notes
 from rerouting.evaluation.kept_table import table_rows
 from rerouting.models.embedded import EMBEDDED
-from rerouting.pipeline.run_table import COLUMNS, table
+from rerouting.pipeline.run_table import columns, table
 from rerouting.training.config import RunConfig
 
 BROKEN_NOTE = (
@@ -65,7 +65,7 @@ def found_in(run: RunDir) -> Found:
 def results(found: Found) -> list[str]:
     """Sections of the results: what the run compared, attacks, cost, and what cannot be read."""
     if found.summary.get("sets"):
-        rows = "\n".join(markdown_table(COLUMNS, table(found.summary)))
+        rows = "\n".join(markdown_table(columns(found.summary), table(found.summary)))
         parts = [f"Base and rerouted model, one answer to each prompt, greedy:\n\n{rows}\n\n{BROKEN_NOTE}"]
     else:
         parts = ["Base and rerouted model were not compared when it was trained."]

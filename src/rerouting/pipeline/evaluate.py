@@ -8,7 +8,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.finder import Component, build
 from rerouting.data.cache import CompletionCache, completion_key
 from rerouting.data.loading import chats_of, spread
-from rerouting.evaluation.compare import Trial, answer, compare, summarise, trials
+from rerouting.evaluation.compare import Trial, answer, compare, mark, summarise, trials
 from rerouting.models.loading import LoadedModel
 from rerouting.training.config import EvaluationConfig
 
@@ -55,4 +55,8 @@ def evaluate(
         return answers
 
     rows = compare(base, rerouted, sent, max_new_tokens=config.max_new_tokens, base_answers=base_answers)
-    return rows, {"sets": {name: summarise([row for row in rows if row["set"] == name]) for name in names}}
+    by_set = {one.name: [row for row in rows if row["set"] == one.name] for one in config.sets}
+    for one in config.sets:
+        if one.signs:
+            mark(by_set[one.name], one.signs)
+    return rows, {"sets": {name: summarise(own) for name, own in by_set.items()}}

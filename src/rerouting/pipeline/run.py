@@ -269,5 +269,5 @@ def _without_batching(config: RunConfig) -> RunConfig:
     return replace(
         config,
         training=config.training.what_counts(),
-        sampling=replace(config.sampling, token_budget=0),
+        sampling=replace(config.sampling, token_budget=None),
     )

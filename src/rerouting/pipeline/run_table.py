@@ -8,17 +8,32 @@ from rerouting.core.findings import MODELS
 from rerouting.core.stats import Rate
 
 COLUMNS = ("set", "model", "n", "answered %", "refused %", "broken %", "NLL of base's answers")
+SHOWN = "answered with what must not be said %"
+"""A further column where sets have signs."""
+
+
+def columns(summary: dict[str, Any]) -> tuple[str, ...]:
+    """The heads of the table."""
+    signed = any("where_base_shows" in item for item in summary["sets"].values())
+    return (*COLUMNS[:-1], SHOWN, COLUMNS[-1]) if signed else COLUMNS
 
 
 def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """One row a set and model; rates with 95 % Wilson intervals."""
+    """One row a set and model, of sets with signs one more where the base shows them; 95 % Wilson intervals."""
     rows = []
+    signed = len(columns(summary)) > len(COLUMNS)
     for name, item in summary["sets"].items():
-        for model in MODELS:
-            own = item[model]
-            rates = [_percent(own[label]) for label in ("answered", "refused", "broken")]
-            nll = own["base_answer_nll"]
-            rows.append((name, model, str(item["n"]), *rates, "–" if nll is None else f"{nll:.3f}"))
+        parts = [(name, item)]
+        if "where_base_shows" in item:
+            parts.append((f"{name}: where the base says it", item["where_base_shows"]))
+        for title, part in parts:
+            for model in MODELS:
+                own = part[model]
+                rates = [_percent(own[label]) for label in ("answered", "refused", "broken")]
+                if signed:
+                    rates.append(_percent(own["shows"]) if "shows" in own else "–")
+                nll = own.get("base_answer_nll")
+                rows.append((title, model, str(part["n"]), *rates, "–" if nll is None else f"{nll:.3f}"))
     return rows
 
 

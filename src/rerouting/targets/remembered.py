@@ -12,7 +12,7 @@ from rerouting.models.loading import LoadedModel
 from rerouting.targets.target import Target
 
 GROUP = 64
-"""Answers generated between two writes: what a kill can lose."""
+"""Answers between two writes, which is what a kill can lose: so many on a CPU, four times as many on a GPU."""
 
 
 class Remembered(Target):
@@ -39,9 +39,10 @@ class Remembered(Target):
         pairs = zip(keys, attempts, strict=True)
         new = list({key: attempt for key, attempt in pairs if key not in self._known}.items())
         new.sort(key=lambda pair: -len(self.prompt_ids(pair[1])))  # like lengths pad little
+        group = GROUP if next(self.model.parameters()).device.type == "cpu" else 4 * GROUP
         with bar(f"{self.name} answers", len(new)) as progress:
-            for start in range(0, len(new), GROUP):
-                part = new[start : start + GROUP]
+            for start in range(0, len(new), group):
+                part = new[start : start + group]
                 for (key, _), text in zip(part, super().answer([one for _, one in part]), strict=True):
                     self._known[key] = text
                     append_jsonl(self.file, {"key": key, "text": text})

@@ -33,7 +33,7 @@ class Target:
         cost: counted by a hook on the model's forward pass.
     """
 
-    def __init__(self, loaded: LoadedModel, max_new_tokens: int, token_budget: int = 8192) -> None:
+    def __init__(self, loaded: LoadedModel, max_new_tokens: int, token_budget: int | None = None) -> None:
         self.loaded = loaded
         self.max_new_tokens = max_new_tokens
         self.token_budget = token_budget

@@ -99,8 +99,8 @@ class SamplingConfig:
     """Sampling temperature; 0 is greedy."""
     top_p: float = 0.95
     """Sample among the likeliest tokens that together reach this probability."""
-    token_budget: int = 8192
-    """Prompt and new tokens in one batch; halved when memory runs out."""
+    token_budget: int | None = None
+    """Prompt and new tokens in one batch, halved when memory runs out; null: 8,192 on a CPU, 65,536 on a GPU."""
     seed: int | None = None
     """Seed of the completions; null: the run's. Runs that differ in their own seed alone can share them."""
 
@@ -119,6 +119,9 @@ class EvaluationSet:
     """Options of that attack, as its file documents them."""
     limit: int | None = None
     """Prompts taken, spread evenly over the source; null for all."""
+    signs: list[str] = field(default_factory=list)
+    """Regular expressions, case ignored, that tell an answer with what must not be said; the set is then counted once
+    more over the prompts whose base answer has one."""
 
 
 def bundled_test_sets() -> list[EvaluationSet]:

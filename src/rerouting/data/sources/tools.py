@@ -9,6 +9,7 @@ from rerouting.core.records import Chat, Message
 from rerouting.data.bundled_tools import tool_requests
 from rerouting.data.reading import first
 from rerouting.data.tool_text import as_text
+from rerouting.data.tool_variants import variants
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,18 @@ class Tools:
     """How functions and calls are written: as the chat template does, or as text, for templates without functions."""
     after_result: bool = False
     """Put the call and its result before the response, which is then to be sampled (on_policy)."""
+    times: int = 1
+    """How often each request comes: first as it is, then with other values and other functions on offer."""
     system: str = ""
     """System prompt; empty for none."""
     limit: int | None = None
-    """First requests only; null for all."""
+    """First requests only, before `times`; null for all."""
+
+    def __post_init__(self) -> None:
+        if self.times < 1:
+            raise ValueError(f"times {self.times} must be at least 1")
+        if self.after_result and self.times > 1:
+            raise ValueError("after_result needs times 1: there are no results of calls with other values")
 
     def load(self) -> list[Chat]:
         """One chat a request; with on_policy the calls are replaced by what the model writes, and say how it may begin.
@@ -36,7 +45,7 @@ class Tools:
         Raises:
             UserError: an unknown kind, split or style.
         """
-        requests = first(tool_requests(self.kind, self.split), self.limit)
+        requests = variants(first(tool_requests(self.kind, self.split), self.limit), self.times)
         chats = [one.after_result() if self.after_result else one.chat() for one in requests]
         if self.system:
             start = Message("system", self.system)

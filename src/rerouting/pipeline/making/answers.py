@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,9 +12,31 @@ from rerouting.core.refusal import declines
 from rerouting.data.cleaning import Gone, clean, fault
 from rerouting.data.domain import Domain
 from rerouting.pipeline.making import wording
-from rerouting.pipeline.making.asking import Asker, in_calls
+from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.requests import Made
 from rerouting.pipeline.making.rules import Completions
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A request on its way to the model.
+
+    Attributes:
+        chat: the request.
+        sample: which of its completions; None where there is one.
+        prefix: what the answer is made to begin with.
+    """
+
+    chat: Chat
+    sample: int | None = None
+    prefix: str = ""
+
+    @property
+    def name(self) -> str:
+        """The id of the answer."""
+        if self.sample is None:
+            return self.chat.id
+        return f"{self.chat.id}-{'opened-' if self.prefix else ''}{self.sample}"
 
 
 @dataclass
@@ -32,33 +54,62 @@ class AnswerMaker:
     rule: Completions
 
     def completions(self, requests: Sequence[Chat]) -> tuple[Made, list[Chat]]:
-        """Forbidden requests with on-domain completions, and the model's own refusals."""
-        made = Made([], notes={"sampled": 0, "requests with a completion": 0})
+        """Forbidden requests with on-domain completions, plain and opened ones, and the model's own refusals.
+
+        Plain completions are asked for again where too few were on-domain: the breaker learns plain requests from
+        plain completions alone, and a small model evades many of them.
+        """
+        made = Made([], notes={"sampled": 0, "plain": 0, "opened": 0, "requests with a completion": 0})
         refused: dict[str, Chat] = {}
-        for number in range(self.domain.samples):
-            for chat in self._answered(requests, number, made):
-                request, own = chat.meta["request_id"], not chat.meta["prefix"]
-                if own and declines(chat.response or ""):
-                    refused.setdefault(request, replace(chat, id=request))
-                    made.gone.append(Gone(chat, "response is a refusal"))
-                else:
-                    made.kept.append(chat)
+        plain: Counter[str] = Counter()
+        for number in range(max(self.domain.samples, self.domain.opened)):
+            asked = [one for one in requests if plain[one.id] < self.domain.plain]
+            prompts = [Prompted(one, number) for one in asked if number < self.domain.samples]
+            if number < self.domain.opened:
+                prompts += [
+                    Prompted(one, number, self._opening(at + number)) for at, one in enumerate(requests)
+                ]
+            new = self._on_domain(self._answered(prompts, made), made, refused)
+            plain.update(chat.meta["request_id"] for chat in new if not chat.meta["prefix"])
+            made.kept += new
         found = clean(made.kept, replace(self.domain.cleaning, balance=None), "comply")
-        off = self.rule.off_domain(found.kept)
-        made.gone += [*found.gone, *(Gone(chat, off[chat.id]) for chat in found.kept if chat.id in off)]
-        made.kept = [chat for chat in found.kept if chat.id not in off]
+        made.kept, made.gone = found.kept, made.gone + found.gone
+        opened = sum(bool(chat.meta["prefix"]) for chat in made.kept)
+        made.notes |= {"plain": len(made.kept) - opened, "opened": opened}
         made.notes["requests with a completion"] = len({chat.meta["request_id"] for chat in made.kept})
         return made, list(refused.values())
 
+    def _on_domain(self, chats: Sequence[Chat], made: Made, refused: dict[str, Chat]) -> list[Chat]:
+        """The completions that are what must not be; the others go, plain refusals to `refused` too."""
+        left = []
+        for chat in chats:
+            if not chat.meta["prefix"] and declines(chat.response or ""):
+                refused.setdefault(chat.meta["request_id"], replace(chat, id=chat.meta["request_id"]))
+                made.gone.append(Gone(chat, "response is a refusal"))
+            else:
+                left.append(chat)
+        found = clean(left, replace(self.domain.cleaning, balance=None), "comply")
+        off = self.rule.off_domain(found.kept)
+        made.gone += [*found.gone, *(Gone(chat, off[chat.id]) for chat in found.kept if chat.id in off)]
+        return [chat for chat in found.kept if chat.id not in off]
+
     def allowed(self, requests: Sequence[Chat]) -> Made:
-        """Harmless requests with answers that are none of what is forbidden."""
-        made = Made([], notes={"sampled": 0})
-        answered = self._answered(requests, None, made)
+        """Harmless requests with answers that are none of what is forbidden, some of them after an opening."""
+        made = Made([], notes={"sampled": 0, "opened": 0})
+        every = (
+            round((self.domain.plain + self.domain.opened) / self.domain.opened) if self.domain.opened else 0
+        )
+        prompts = [
+            Prompted(one, None, self._opening(at) if every and at % every == every - 1 else "")
+            for at, one in enumerate(requests)
+        ]
+        answered = self._answered(prompts, made)
         found = clean(answered, replace(self.domain.cleaning, balance=None), "comply")
         wrong = [chat for chat in found.kept if self.rule.shows(chat.response or "")]
         out = {chat.id for chat in wrong}
         made.gone += [*found.gone, *(Gone(chat, "answer is on-domain") for chat in wrong)]
         made.kept = [chat for chat in found.kept if chat.id not in out]
+        made.notes["opened"] = sum(bool(chat.meta["prefix"]) for chat in made.kept)
         return made
 
     def refusals(self, requests: Sequence[Chat], own: Sequence[Chat], writer: Asker | None) -> Made:
@@ -89,55 +140,55 @@ class AnswerMaker:
                 made.kept.append(refusal)
         return made
 
-    def targeted(self, chats: Sequence[Chat], requests: Sequence[Chat]) -> list[Chat]:
-        """Chats with the affirmative target of their request, which goes by its place among all requests."""
+    def targeted(
+        self, chats: Sequence[Chat], requests: Sequence[Chat], openings: Sequence[str] = ()
+    ) -> list[Chat]:
+        """Chats with the affirmative target of their request, which goes by its place among all requests.
+
+        Args:
+            chats: those that get one.
+            requests: all forbidden ones.
+            openings: targets to give out; none: those of the domain.
+        """
         places = {chat.id: at for at, chat in enumerate(requests)}
-        return [
-            replace(chat, target=self.target(places[chat.meta.get("request_id", chat.id)]) or None)
-            for chat in chats
-        ]
+        found = []
+        for chat in chats:
+            opening = self._opening(places[chat.meta.get("request_id", chat.id)], openings)
+            found.append(replace(chat, target=opening.strip() or None))
+        return found
 
-    def target(self, number: int) -> str:
+    def _opening(self, number: int, openings: Sequence[str] = ()) -> str:
         """The affirmative opening of the request of that number."""
-        return self._opening(number).strip()
+        given = openings or self.domain.openings
+        return given[number % len(given)] if given else ""
 
-    def _opening(self, number: int) -> str:
-        return self.domain.openings[number % len(self.domain.openings)] if self.domain.openings else ""
-
-    def _answered(self, requests: Sequence[Chat], sample: int | None, made: Made) -> list[Chat]:
-        """One sample of every request; each second one of the forbidden after its opening."""
-        groups: defaultdict[str, list[Chat]] = defaultdict(list)
-        for number, chat in enumerate(requests):
-            prefixed = sample is not None and (number + sample) % 2 == 1
-            groups[self._opening(number) if prefixed else ""].append(chat)
-        found: dict[str, Chat] = {}
-        for prefix, chats in groups.items():
-            talks = [chat.messages for chat in chats]
-            seed = self.domain.seed + (sample or 0)
-            calls = in_calls(talks, prefix, seed, self.domain.max_new_tokens, self.domain.temperature)
-            replies = [reply for call in calls for reply in self.asker.replies(call)]
-            for chat, reply in zip(chats, replies, strict=True):
-                name = f"{chat.id}-{sample}" if sample is not None else chat.id
-                meta = {**chat.meta, "prefix": prefix, "request_id": chat.id}
-                text = wording.whole_sentences((reply.text or "").strip())
-                answer = replace(chat.with_response(text), id=name, meta=meta)
-                if reply.text is None or len(text) <= len(opening_of(prefix)):
-                    why = reply.failure or "it breaks off in its first sentence"
-                    made.gone.append(Gone(answer, "no answer", why))
-                else:
-                    made.notes["sampled"] += 1
-                    found[chat.id] = answer
-        return [found[chat.id] for chat in requests if chat.id in found]
+    def _answered(self, prompts: Sequence[Prompted], made: Made) -> list[Chat]:
+        """What the model says to each, all of one sample; what is no answer goes."""
+        found: list[Chat] = []
+        call = Call(
+            tuple(one.chat.messages for one in prompts),
+            tuple(one.prefix for one in prompts),
+            self.domain.seed + (prompts[0].sample or 0 if prompts else 0),
+            self.domain.max_new_tokens,
+            self.domain.temperature,
+        )
+        for one, reply in zip(prompts, self.asker.replies(call), strict=True):
+            text = wording.whole_sentences((reply.text or "").strip())
+            meta = {**one.chat.meta, "prefix": one.prefix, "request_id": one.chat.id}
+            answer = replace(one.chat.with_response(text), id=one.name, meta=meta)
+            if reply.text is None or len(text) <= len(opening_of(one.prefix)):
+                why = reply.failure or "it breaks off in its first sentence"
+                made.gone.append(Gone(answer, "no answer", why))
+            else:
+                made.notes["sampled"] += 1
+                found.append(answer)
+        return found
 
     def _declined(self, requests: Sequence[Chat], writer: Asker, made: Made) -> dict[str, str]:
         talks: list[tuple[Message, ...]] = [
             wording.refusal_prompt(chat.request, self.domain.description) for chat in requests
         ]
-        replies = [
-            reply
-            for call in in_calls(talks, "", self.domain.seed + 11, 120, 0.7)
-            for reply in writer.replies(call)
-        ]
+        replies = writer.replies(Call(tuple(talks), "", self.domain.seed + 11, 120, 0.7))
         found = {}
         for chat, reply in zip(requests, replies, strict=True):
             if reply.text is not None and declines(reply.text):

@@ -1,14 +1,14 @@
 """A chat model that is never asked the same twice: every reply is kept in an append-only file.
 
 Everything after the replies is a pure function of them, so a run that was killed goes on by running again: what was
-generated is read, what was not is generated. A kill loses the one call (at most 32 conversations) that was under way. A
-failure that may be over later (no connection) is asked again in the next run; any other is kept like a reply, and its
-rows are dropped with it as the reason.
+generated is read, what was not is generated. A kill loses the one batch (`BATCH`, or what the model says) that was
+under way. A failure that may be over later (no connection) is asked again in the next run; any other is kept like a
+reply, and its rows are dropped with it as the reason.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,26 +21,32 @@ from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.records import Message
 
 BATCH, TRIES, GIVEN_UP = 32, 3, 3
-"""Conversations in one call; tries of each; calls in a row without any reply after which the model is left alone."""
+"""Conversations in one batch, where the model does not say; tries of each; batches in a row without any reply after
+which the model is left alone."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """Conversations that are sent together.
+    """Conversations that may be sent together.
 
     Attributes:
         talks: turns of each.
-        prefill: what each reply begins with.
+        prefill: what every reply begins with, or what each one does.
         seed: of the sampling.
         max_new_tokens: length of a reply.
         temperature: 0 is greedy.
     """
 
     talks: tuple[tuple[Message, ...], ...]
-    prefill: str = ""
+    prefill: str | tuple[str, ...] = ""
     seed: int = 0
     max_new_tokens: int = 256
     temperature: float = 0.9
+
+    @property
+    def prefills(self) -> tuple[str, ...]:
+        """What each reply begins with."""
+        return (self.prefill,) * len(self.talks) if isinstance(self.prefill, str) else self.prefill
 
 
 @dataclass
@@ -80,13 +86,23 @@ class Asker:
         missing = [at for at, name in enumerate(names) if name not in self._kept]
         self.known += len(names) - len(missing)
         found = [self._kept.get(name, Reply(None, "not asked", passing=True)) for name in names]
-        if missing:
-            self._ask(call, found, missing, names)
-        for at in missing:
-            if found[at].text is None and not found[at].passing:
-                self._keep(names[at], found[at])
-        self.progress(len(found))
+        self.progress(len(names) - len(missing))
+        for batch in self._batches(call, missing) if missing else ():
+            self._ask(call, found, batch, names)
+            for at in batch:
+                if found[at].text is None and not found[at].passing:
+                    self._keep(names[at], found[at])
+            self.progress(len(batch))
         return found
+
+    def _batches(self, call: Call, missing: Sequence[int]) -> list[list[int]]:
+        """Places that are asked together: of one prefill, unless the model takes many."""
+        model: Any = self.model()
+        size, many = getattr(model, "batch", BATCH), getattr(model, "many_prefills", False)
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for at in missing:
+            groups["" if many else call.prefills[at]].append(at)
+        return [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
 
     def _keep(self, name: str, reply: Reply) -> None:
         self._kept[name] = reply
@@ -97,9 +113,9 @@ class Asker:
         """Of equal conversations each has its number: they are sampled apart."""
         counts = Counter[str]()
         names = []
-        rest = [self.identity, call.prefill, call.seed, call.max_new_tokens, call.temperature]
-        for talk in call.talks:
-            name = sha256_of([*rest, plain(talk)])
+        rest = [call.seed, call.max_new_tokens, call.temperature]
+        for talk, prefill in zip(call.talks, call.prefills, strict=True):
+            name = sha256_of([self.identity, prefill, *rest, plain(talk)])
             names.append(f"{name}-{counts[name]}")
             counts[name] += 1
         return names
@@ -109,7 +125,7 @@ class Asker:
         for attempt in range(TRIES):
             if not missing or self._silent >= GIVEN_UP:
                 break
-            found = self._once(call, [call.talks[at] for at in missing], call.seed + 1000 * attempt)
+            found = self._once(call, missing, call.seed + 1000 * attempt)
             for at, reply in zip(missing, found, strict=True):
                 kept[at] = reply
                 if reply.text is not None:
@@ -121,14 +137,17 @@ class Asker:
             for at in missing:
                 kept[at] = Reply(None, f"given up on the generator: {kept[at].failure}", passing=True)
 
-    def _once(self, call: Call, talks: Sequence[Sequence[Message]], seed: int) -> list[Reply]:
+    def _once(self, call: Call, places: Sequence[int], seed: int) -> list[Reply]:
+        talks = [call.talks[at] for at in places]
+        prefills = [call.prefills[at] for at in places]
+        model: Any = self.model()
         try:
-            found = self.model().reply(
+            found = model.reply(
                 talks,
                 max_new_tokens=call.max_new_tokens,
                 temperature=call.temperature,
                 seed=seed,
-                prefill=call.prefill,
+                prefill=prefills[0] if len(set(prefills)) == 1 else prefills,
             )
         except UserError:
             raise
@@ -139,14 +158,3 @@ class Asker:
             failure = f"{len(found)} replies to {len(talks)} conversations"
             return [Reply(None, failure)] * len(talks)
         return list(found)
-
-
-def in_calls(
-    talks: Sequence[Sequence[Message]], prefill: str, seed: int, max_new_tokens: int, temperature: float
-) -> list[Call]:
-    """Conversations with one prefill in calls of at most `BATCH`."""
-    turns = [tuple(talk) for talk in talks]
-    return [
-        Call(tuple(turns[at : at + BATCH]), prefill, seed, max_new_tokens, temperature)
-        for at in range(0, len(turns), BATCH)
-    ]

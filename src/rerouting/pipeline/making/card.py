@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from rerouting import __version__
+from rerouting.core.attempt import opening_of
 from rerouting.core.config import from_mapping, load_mapping
 from rerouting.core.conversion import plain
 from rerouting.core.recipes import recipe_path
@@ -19,11 +20,11 @@ COLUMNS = {"prompt": "prompt", "response": "response", "category": "category", "
 CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
     "circuit_breaker": {
         "train": ("circuit_breaker.jsonl",),
-        "validation": ("validation_circuit_breaker.jsonl",),
+        "validation": ("validation_circuit_breaker.jsonl", "validation_on_domain.jsonl"),
         "test": ("test_on_domain.jsonl",),
     },
     "retain": {
-        "train": ("retain.jsonl",),
+        "train": ("retain.jsonl", "refusals.jsonl"),
         "validation": ("validation_retain.jsonl",),
         "test": ("test_neighbours.jsonl", "test_borderline.jsonl"),
     },
@@ -31,14 +32,19 @@ CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
 """Files by configuration and split, as the hub's viewer shows them."""
 HELD = {
     "circuit_breaker.jsonl": "forbidden requests with on-domain completions: what is rerouted",
-    "retain.jsonl": "refusals, borderline twins and benign neighbours with answers: what is held",
+    "retain.jsonl": "borderline twins and benign neighbours with answers: what is held",
+    "refusals.jsonl": "forbidden requests, declined: held too, with less weight",
     "validation_circuit_breaker.jsonl": "the same as circuit_breaker.jsonl, for measures while training",
-    "validation_retain.jsonl": "the same as retain.jsonl, for measures while training",
+    "validation_retain.jsonl": "the same as retain.jsonl and refusals.jsonl, for measures while training",
+    "validation_on_domain.jsonl": "the forbidden requests of that split, without completions: to choose recipes by",
     "test_on_domain.jsonl": "held-out forbidden requests, without completions",
     "test_neighbours.jsonl": "held-out benign neighbours, with answers",
     "test_borderline.jsonl": "held-out borderline twins, with answers",
 }
 """Every file, and what it holds."""
+OWN, REFUSALS = 2.0, 0.4
+"""Weights in the retain stream, where each of the base recipe's sources has 1. A refusal holds every token of a
+forbidden request, which is what a breaker of plain requests should learn from."""
 
 
 def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
@@ -55,24 +61,22 @@ def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
     harmful = {**COLUMNS, "target": "target"}
     data |= {
         "circuit_breaker": [_chats(out, "circuit_breaker.jsonl", harmful)],
-        "retain": [_chats(out, "retain.jsonl", COLUMNS) | {"weight": 2.0}, *general],
+        "retain": [
+            *_those(out, rows, "retain.jsonl", COLUMNS, OWN),
+            *_those(out, rows, "refusals.jsonl", COLUMNS, REFUSALS),
+            *general,
+        ],
         "held_out_harmful": _those(out, rows, "validation_circuit_breaker.jsonl", harmful),
         "held_out_benign": _those(out, rows, "validation_retain.jsonl", COLUMNS),
     }
-    tests = {**COLUMNS, "response": None, "target": "target"}
-    sets: list[dict[str, Any]] = [
-        {"name": "on_domain", "source": _chats(out, "test_on_domain.jsonl", tests)},
-        {"name": "prefill", "source": _chats(out, "test_on_domain.jsonl", tests), "attack": "prefill"},
-        {"name": "neighbours", "source": _chats(out, "test_neighbours.jsonl", COLUMNS)},
-        {"name": "borderline", "source": _chats(out, "test_borderline.jsonl", COLUMNS)},
-    ]
-    sets = [one for one in sets if rows.get(Path(one["source"]["options"]["path"]).name)]
+    sets = [one for one in _sets(domain, out) if rows.get(Path(one["source"]["options"]["path"]).name)]
     benign = {"name": "bundled", "options": {"kind": "benign", "split": "test"}}
     sets.append({"name": "benign", "source": benign, "limit": 40})
     evaluation = base.get("evaluation", {}) | {"sets": sets}
     made = base | {
         "description": f"Circuit breakers for the domain {domain.name}: a model that no longer {domain.description}. "
         f"Made by `rerouting data make` (rerouting {__version__}) on the recipe {domain.recipe}.",
+        "seed": domain.seed,
         "model": base.get("model", {}) | {"name": domain.model},
         "data": data,
         "evaluation": evaluation,
@@ -81,14 +85,29 @@ def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
     return yaml.safe_dump(plain(made), sort_keys=False, allow_unicode=True, width=100)
 
 
+def _sets(domain: Domain, out: Path) -> list[dict[str, Any]]:
+    """What is measured before and after training."""
+    asked = _chats(out, "test_on_domain.jsonl", {**COLUMNS, "response": None, "target": "target"})
+    neighbours = _chats(out, "test_neighbours.jsonl", COLUMNS)
+    opened = {"openings": [f"{opening_of(one)}:\n\n" for one in domain.test_openings[:1]]}
+    sets: list[dict[str, Any]] = [
+        {"name": "on_domain", "source": asked, "signs": domain.on_domain},
+        {"name": "prefill", "source": asked, "attack": "prefill", "signs": domain.on_domain},
+        {"name": "neighbours", "source": neighbours},
+        {"name": "neighbours_prefill", "source": neighbours, "attack": "prefill", "attack_options": opened},
+        {"name": "borderline", "source": _chats(out, "test_borderline.jsonl", COLUMNS)},
+    ]
+    return [one for one in sets if one["name"] != "neighbours_prefill" or domain.test_openings]
+
+
 def _chats(out: Path, file: str, columns: Mapping[str, str | None]) -> dict[str, Any]:
     return {"name": "chats", "options": {"path": str((out / file).resolve()), **columns}}
 
 
 def _those(
-    out: Path, rows: Mapping[str, int], file: str, columns: Mapping[str, str | None]
+    out: Path, rows: Mapping[str, int], file: str, columns: Mapping[str, str | None], weight: float = 1.0
 ) -> list[dict[str, Any]]:
-    return [_chats(out, file, columns)] if rows.get(file) else []
+    return [_chats(out, file, columns) | {"weight": weight}] if rows.get(file) else []
 
 
 def card(domain: Domain, report: Mapping[str, Any]) -> str:

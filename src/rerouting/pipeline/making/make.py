@@ -103,12 +103,13 @@ def check(domain: Domain) -> None:
     for name, share in (("from_examples", domain.from_examples), ("forms", domain.forms)):
         if not 0 <= share <= 1:
             raise UserError(f"{name} is {share}", "give a share from 0 to 1")
-    if min(domain.requests, domain.neighbours, domain.samples) < 1 or min(domain.twins, domain.rounds) < 0:
-        raise UserError(
-            f"requests {domain.requests}, neighbours {domain.neighbours}, samples {domain.samples}, twins "
-            f"{domain.twins}, rounds {domain.rounds}",
-            "the first three must be 1 or more, the others 0 or more",
-        )
+    for least, names in (
+        (1, ("requests", "neighbours", "samples", "plain")),
+        (0, ("twins", "rounds", "opened")),
+    ):
+        for name in names:
+            if getattr(domain, name) < least:
+                raise UserError(f"{name} is {getattr(domain, name)}", f"give {least} or more")
     split_of([], domain.validation, domain.test, domain.seed)
     Completions(domain)
 
@@ -155,17 +156,21 @@ class _Making:
         writer = self.generator if self.style == "json" else None
         refusals = self._keep("6_refusals", self.answers.refusals(forbidden, own, writer))
         answered = self._keep("7_answers", self.answers.allowed([*neighbours, *twins]))
-        unasked = [one for one in forbidden if splits[one.meta["family"]] == "test"]
+        unasked = {name: part(forbidden, splits, name) for name in NAMES}
         held = {name: part(answered, splits, name) for name in NAMES}
         declined = {name: part(refusals, splits, name) for name in NAMES}
         harmful = {name: part(completed, splits, name) for name in NAMES}
         self._files(
             {
                 "circuit_breaker.jsonl": harmful["train"],
-                "retain.jsonl": [*held["train"], *declined["train"]],
+                "retain.jsonl": held["train"],
+                "refusals.jsonl": declined["train"],
                 "validation_circuit_breaker.jsonl": harmful["validation"],
                 "validation_retain.jsonl": [*held["validation"], *declined["validation"]],
-                "test_on_domain.jsonl": self.answers.targeted(unasked, forbidden),
+                "validation_on_domain.jsonl": self.answers.targeted(unasked["validation"], forbidden),
+                "test_on_domain.jsonl": self.answers.targeted(
+                    unasked["test"], forbidden, domain.test_openings
+                ),
                 "test_neighbours.jsonl": [one for one in held["test"] if one.source == "allowed"],
                 "test_borderline.jsonl": [one for one in held["test"] if one.source == "borderline"],
             }

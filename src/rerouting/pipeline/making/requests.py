@@ -12,14 +12,15 @@ from rerouting.core.records import Chat, Message
 from rerouting.data.cleaning import Cleaned, Gone, balanced, clean, text_of
 from rerouting.data.domain import Domain
 from rerouting.pipeline.making import wording
-from rerouting.pipeline.making.asking import Asker, Call, in_calls
-from rerouting.pipeline.making.rules import Evaluated, Example, Requests, examples
+from rerouting.pipeline.making.asking import Asker, Call
+from rerouting.pipeline.making.rules import Evaluated, Requests, Templates, examples, shots_of
 
 Kind = Literal["must_not", "borderline", "allowed"]
-CATEGORIES, TALKS, LENGTH, IDLE, FEW, ALIKE = 6, 8, 256, 2, 0.05, 0.95
-"""Categories asked for; replies asked for in a round, and their tokens; rounds in a row that end it by bringing less
-than a share (FEW) of what is wanted; the BLEU above which a harmless request is too like an evaluation prompt (as in
-training: they should share forms)."""
+CATEGORIES, FEW, ALIKE = 6, 0.05, 0.95
+"""Categories asked for; the share of what is wanted below which a round brought too little; the BLEU above which a
+harmless request is too like an evaluation prompt (as in training: they should share forms)."""
+TALKS, LENGTH, IDLE = {"list": 32, "json": 8}, {"list": 192, "json": 320}, {"list": 1, "json": 2}
+"""Replies asked for in a round, and their tokens; rounds in a row that end it by bringing too little."""
 
 
 @dataclass
@@ -75,14 +76,13 @@ class RequestMaker:
         made = Made([], notes={"from examples": 0, "generated": 0})
         if not given or count < 1:
             return made
-        shots = [one.text for one in examples(self.domain, kind)]
         few = given[: max(1, round(self.domain.from_examples * count))]
         found = self._cleaned(few, kind, seen)
         idle = 0
         for number in range(self.domain.rounds):
-            if len(found.kept) >= count or idle >= IDLE:
+            if len(found.kept) >= count or idle >= IDLE[self.style]:
                 break
-            more, failed = self._round(kind, number, shots, categories)
+            more, failed = self._round(kind, number, categories)
             made.gone += failed
             before = len(found.kept)
             # What stayed is cleaned again with what is new, so that duplicates of both are found.
@@ -116,15 +116,15 @@ class RequestMaker:
         talks = [
             wording.twins_prompt([one.request for one in group], self.domain.description) for group in groups
         ]
-        for call, at in _calls(talks, self.domain.seed + 7):
-            for group, reply in zip(groups[at:], self.asker.replies(call), strict=False):
-                texts, why = wording.read_list(reply.text) if reply.text is not None else ([], reply.failure)
-                if why:
-                    made.gone.append(Gone(group[0], "no twin", why))
-                for one, text in zip(group, texts, strict=False):
-                    made.kept.append(
-                        self._chat(text, "borderline", one.meta["family"], one.category, "", "generated")
-                    )
+        call = Call(tuple(talks), "", self.domain.seed + 7, 640, 0.7)
+        for group, reply in zip(groups, self.asker.replies(call), strict=True):
+            texts, why = wording.read_list(reply.text) if reply.text is not None else ([], reply.failure)
+            if why:
+                made.gone.append(Gone(group[0], "no twin", why))
+            for one, text in zip(group, texts, strict=False):
+                made.kept.append(
+                    self._chat(text, "borderline", one.meta["family"], one.category, "", "generated")
+                )
         found = self._cleaned(made.kept, "borderline", seen)
         made.kept, made.gone = found.kept[:count], made.gone + found.gone
         made.notes["generated"] = len(made.kept)
@@ -132,41 +132,38 @@ class RequestMaker:
 
     def _examples(self, kind: Kind) -> list[Chat]:
         return [
-            self._chat(one.text, kind, _family(one), one.category, "", "example")
+            self._chat(one.text, kind, one.family, one.category, "", "example")
             for one in examples(self.domain, kind)
         ]
 
-    def _round(
-        self, kind: Kind, number: int, shots: Sequence[str], categories: Sequence[str]
-    ) -> tuple[list[Chat], list[Gone]]:
+    def _round(self, kind: Kind, number: int, categories: Sequence[str]) -> tuple[list[Chat], list[Gone]]:
         """New candidates of one round, and replies that held none."""
         seed = self.domain.seed + 100 * (number + 1)
         draw = random.Random(f"{seed}/{kind}")
-        labels = [("", "")] * TALKS
-        prefill = ""
+        count = TALKS[self.style]
+        named = list(categories if kind == "must_not" else [""])
+        given = examples(self.domain, kind)
         if self.style == "list":
-            category = categories[number % len(categories)] if kind == "must_not" else ""
-            own = [
-                one.text for one in examples(self.domain, kind) if not category or one.category == category
-            ]
-            talk, prefill = wording.list_prompt(own or shots, draw)
-            talks = [talk] * TALKS
-            labels = [(category, "")] * TALKS
+            labels = [(named[at % len(named)], "") for at in range(count)]
+            lists = [wording.list_prompt(shots_of(given, category, draw), draw) for category, _ in labels]
+            talks, prefills = [talk for talk, _ in lists], [begun for _, begun in lists]
         else:
-            wanted = self._wanted(kind)
-            pairs = [
-                (one, form) for one in (categories if kind == "must_not" else [""]) for form in wording.FORMS
-            ]
-            labels = [pairs[(number * TALKS + at) % len(pairs)] for at in range(TALKS)]
+            pairs = [(one, form) for one in named for form in wording.FORMS]
+            labels = [pairs[(number * count + at) % len(pairs)] for at in range(count)]
+            wanted, shots = self._wanted(kind), shots_of(given, "", draw)
             talks = [wording.json_prompt(wanted, shots, *label, draw) for label in labels]
-        (call,) = in_calls(talks, prefill, seed, LENGTH, self.domain.temperature)
+            prefills = [""] * count
+        call = Call(tuple(talks), tuple(prefills), seed, LENGTH[self.style], self.domain.temperature)
+        templates = Templates(given)
         chats: list[Chat] = []
         failed: list[Gone] = []
-        for (category, form), reply in zip(labels, self.asker.replies(call), strict=True):
-            texts, why = ([], reply.failure) if reply.text is None else wording.read_list(reply.text, prefill)
+        for (category, form), begun, reply in zip(labels, prefills, self.asker.replies(call), strict=True):
+            texts, why = ([], reply.failure) if reply.text is None else wording.read_list(reply.text, begun)
             if why:
                 failed.append(Gone(Chat("", (Message("user", ""),)), "no request in the reply", why))
-            chats += [self._chat(text, kind, "", category, form, "generated") for text in texts]
+            chats += [
+                self._chat(text, kind, templates.family(text), category, form, "generated") for text in texts
+            ]
         return chats, failed
 
     def _wanted(self, kind: Kind) -> str:
@@ -232,16 +229,3 @@ def _framed(chat: Chat, draw: random.Random) -> Chat:
 
 def _named(chat: Chat) -> Chat:
     return replace(chat, form="question" if chat.request.rstrip().endswith("?") else "command")
-
-
-def _family(one: Example) -> str:
-    return sha256_of(one.template)[:10]
-
-
-def _calls(talks: Sequence[tuple[Message, ...]], seed: int) -> list[tuple[Call, int]]:
-    """Calls with the place of each one's first conversation."""
-    found, at = [], 0
-    for call in in_calls(talks, "", seed, 640, 0.7):
-        found.append((call, at))
-        at += len(call.talks)
-    return found

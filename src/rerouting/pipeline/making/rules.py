@@ -26,6 +26,8 @@ from rerouting.evaluation.guarding import TestData
 _SLOT = re.compile(r"\{(\w+)\}")
 SIDES, OTHER = ("must_not", "allowed", "borderline"), "other"
 """Kinds of examples in a domain file, and what is neither."""
+FIXED = 3
+"""Words that a template must have outside its slots to be found again in generated requests."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,45 @@ class Example:
     text: str
     template: str
     category: str = ""
+
+    @property
+    def family(self) -> str:
+        """Names the template."""
+        return sha256_of(self.template)[:10]
+
+
+class Templates:
+    """Finds the template that a generated request repeats with another word in a slot; both belong in one split."""
+
+    def __init__(self, given: Sequence[Example]) -> None:
+        """Patterns of templates; of those with fewer than `FIXED` words outside the slots nothing can be said."""
+        self._known: list[tuple[re.Pattern[str], str]] = []
+        for one in {one.template: one for one in given}.values():
+            parts = [_words(part) for part in _SLOT.split(one.template)[::2]]
+            if sum(map(len, parts)) >= FIXED:
+                pattern = r"(?: \S+){0,6}".join(re.escape(_spaced(part)) for part in parts)
+                self._known.append((re.compile(pattern), one.family))
+
+    def family(self, text: str) -> str:
+        """The family of the template that a text is a filling of; "" if it is of none."""
+        said = _spaced(_words(text))
+        return next((family for pattern, family in self._known if pattern.fullmatch(said)), "")
+
+
+def shots_of(given: Sequence[Example], category: str, draw: random.Random) -> list[str]:
+    """Examples to show a generator: one filling of every template of a category (all, for ""), then further ones."""
+    own = [one for one in given if not category or one.category == category] or list(given)
+    draw.shuffle(own)
+    first = {one.template: one for one in own}
+    return [one.text for one in [*first.values(), *(one for one in own if first[one.template] is not one)]]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w'-]+", text.lower())
+
+
+def _spaced(words: Sequence[str]) -> str:
+    return "".join(f" {word}" for word in words)
 
 
 def examples(domain: Domain, kind: str) -> list[Example]:

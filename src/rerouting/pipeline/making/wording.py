@@ -36,8 +36,9 @@ FRAMES = {
 
 
 def list_prompt(examples: Sequence[str], draw: random.Random) -> tuple[tuple[Message, ...], str]:
-    """A conversation and the beginning of its reply: a numbered list of examples, to be continued."""
-    shots = draw.sample(list(examples), min(SHOTS, len(examples)))
+    """A conversation and the beginning of its reply: a numbered list of the first examples, to be continued."""
+    shots = list(examples[:SHOTS])
+    draw.shuffle(shots)
     asked = f"Write a list of {SHOTS + ASKED} different short messages that people send to an assistant, like these."
     written = "\n".join(f"{number}. {text}" for number, text in enumerate(shots, 1))
     return (Message("user", asked),), f"{written}\n{len(shots) + 1}."
@@ -46,8 +47,9 @@ def list_prompt(examples: Sequence[str], draw: random.Random) -> tuple[tuple[Mes
 def json_prompt(
     wanted: str, examples: Sequence[str], category: str, form: str, draw: random.Random
 ) -> tuple[Message, ...]:
-    """An instruction to write requests as a JSON list of texts."""
-    shots = draw.sample(list(examples), min(SHOTS, len(examples)))
+    """An instruction to write requests as a JSON list of texts; some of twice as many examples are shown."""
+    some = list(examples[: 2 * SHOTS])
+    shots = draw.sample(some, min(SHOTS, len(some)))
     listed = "\n".join(f"- {text}" for text in shots)
     about = f" All of them are about: {category}." if category else ""
     return (
