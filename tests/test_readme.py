@@ -29,7 +29,7 @@ def commands():
 
 def test_there_are_commands_for_most_verbs():
     assert {command[0] for command in commands()} >= {"generate", "recipes", "train"}
-    table = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
+    table = set(re.findall(r"^\| `([\w-]+)` \|", README, flags=re.MULTILINE))
     assert table == set(verbs()), "the table of commands is complete"
 
 

@@ -1,4 +1,4 @@
-"""Tiny random vision-language models of every supported family with real processors, saved as their makers save them."""
+"""Tiny random vision-language models of every supported family with real processors, saved as their makers do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ BLOCKS, HIDDEN, SIDE, PATCH = 3, 32, 28, 7
 TEMPLATE = (
     "{% for turn in messages %}<|im_start|>{{ turn['role'] }}\n{% if turn['content'] is string %}{{ turn['content'] }}"
     "{% else %}{% for part in turn['content'] %}{% if part['type'] == 'image' %}MARK{% else %}{{ part['text'] }}"
-    "{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _TEXT: dict[str, Any] = {
     "hidden_size": HIDDEN,
@@ -140,7 +141,9 @@ def _qwen2_5_vl() -> tuple[Any, Any]:
     tokenizer = _qwen_tokenizer()
     processor = tf.Qwen2_5_VLProcessor(_qwen_images(), tokenizer, _NoVideo(), tokenizer.chat_template)
     config = tf.Qwen2_5_VLConfig(
-        text_config=_text(tokenizer, rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}),
+        text_config=_text(
+            tokenizer, rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+        ),
         vision_config={
             "depth": BLOCKS, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "patch_size": PATCH,
             "out_hidden_size": HIDDEN, "window_size": 28, "fullatt_block_indexes": [1], "initializer_range": 0.2,
@@ -263,9 +266,11 @@ def without_video(monkeypatch: Any) -> None:
     monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", str)
 
 
-def save(family: str, folder: Path) -> None:
+def save(family: str, folder: Path, blocks: int = BLOCKS) -> None:
     """Write a tiny random model of a family with its processor; the same call writes the same weights."""
     config, processor = FAMILIES[family]()
+    if blocks != BLOCKS:
+        config.text_config.num_hidden_layers = blocks
     torch.manual_seed(0)
     model = tf.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     with torch.no_grad():

@@ -74,7 +74,7 @@ class Reader:
     def __init__(self, processor: Any, model: Any, tokenizer: Any) -> None:
         self.processor = processor
         self.marks = {int(mark) for mark in _marks(processor, model.config)}
-        self._takes = set(inspect.signature(model.forward).parameters)
+        self.takes = set(inspect.signature(model.forward).parameters)
         self._prefixed = model.config.model_type == "paligemma"
         self._dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         model.image_reader = tokenizer.image_reader = self
@@ -125,7 +125,7 @@ class Reader:
             return {}
         pictures = [open_picture(reference) for reference in images]
         found = self.processor.image_processor(images=[pictures], return_tensors="pt")
-        tensors = {name: torch.as_tensor(item) for name, item in found.items() if name in self._takes}
+        tensors = {name: torch.as_tensor(item) for name, item in found.items() if name in self.takes}
         tensors |= self.types(rows, prompts, width, left)
         return {
             name: item.to(self._dtype) if item.is_floating_point() else item for name, item in tensors.items()
@@ -135,7 +135,7 @@ class Reader:
         self, rows: Sequence[Sequence[int]], prompts: Sequence[int], width: int, left: bool
     ) -> dict[str, Tensor]:
         """What the family is told of every token, int64 (B, T): is it a picture's, or (PaliGemma) an answer's."""
-        names = [name for name in ("token_type_ids", "mm_token_type_ids") if name in self._takes]
+        names = [name for name in ("token_type_ids", "mm_token_type_ids") if name in self.takes]
         types = torch.zeros(len(rows), width, dtype=torch.long)
         for row, (ids, prompt) in enumerate(zip(rows, prompts, strict=True) if names else ()):
             start = width - len(ids) if left else 0

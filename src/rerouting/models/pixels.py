@@ -2,26 +2,27 @@
 
 A picture in a size that the processor leaves alone reaches the model as its own pixels, each shifted, scaled and put
 somewhere (in tiles, patches, several times). Where from is read off six pictures whose pixels say their number. Whole
-planes that hold the picture in another size (LLaVA-NeXT's overview) are resized by torch, to within rounding. All of
-it is checked on a picture of noise; a processor that does anything else is refused.
+planes that hold the picture in another size (Idefics3's overview) are a product with Pillow's own weights, exact but
+for its rounding. All of it is checked on a picture of noise; a processor that does anything else is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from rerouting.core.errors import UserError
 
 EXACT, ROUNDED = 2e-3, 6 / 255
 """How far a value may be off, of a range from 0 to 1: where it is a pixel's, and where it was resized and rounded."""
+MOST = 2_000_000
+"""Pixels of the largest picture that is tried."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class PixelMap:
         scale: what it is multiplied by, float32 (E,).
         shift: what is added then, float32 (E,).
         resized: planes that hold the resized picture, int64 (P,); planes are the last three dimensions.
-        others: what the processor gives beside pixels (sizes, grids), for one picture.
+        resize: shares of old columns in new ones (W, w), and of old rows in new ones (H, h).
+        others: what the model takes beside pixels (sizes, grids), for one picture.
     """
 
     width: int
@@ -48,6 +50,7 @@ class PixelMap:
     scale: Tensor
     shift: Tensor
     resized: Tensor
+    resize: tuple[Tensor, Tensor]
     others: dict[str, Tensor]
 
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
@@ -56,8 +59,11 @@ class PixelMap:
         values = flat[:, self.source.to(flat.device)]
         if len(self.resized):
             planes = values.view(len(flat), -1, *self.shape[-3:]).clone()
-            small = interpolate(pictures.permute(0, 3, 1, 2), self.shape[-2:], mode="bicubic", antialias=True)
-            planes[:, self.resized.to(flat.device)] = small.clamp(0, 1)[:, None]
+            across, down = (weights.to(flat) for weights in self.resize)
+            # Pillow goes across first, and keeps to the range in between
+            narrow = torch.einsum("bhwc,wx->bchx", pictures, across).clamp(0, 1)
+            small = torch.einsum("bchx,hy->bcyx", narrow, down).clamp(0, 1)
+            planes[:, self.resized.to(flat.device)] = small[:, None]
             values = planes.flatten(1)
         values = values * self.scale.to(flat.device) + self.shift.to(flat.device)
         whole = values.view(len(flat), *self.shape)
@@ -77,9 +83,12 @@ def pixel_map(reader: Any, size: tuple[int, int]) -> PixelMap:
         UserError: it resizes or crops whatever size was tried.
     """
     for width, height in dict.fromkeys(_sizes(reader.processor.image_processor, size)):
+        if width * height > MOST:
+            continue
         found = _tried(reader.processor.image_processor, width, height)
         if found is not None:
-            return found
+            others = {name: item for name, item in found.others.items() if name in reader.takes}
+            return replace(found, others=others)
     raise UserError(
         f"what the processor does to a picture of {size[0]} × {size[1]} pixels cannot be followed",
         "give pictures in a size that it takes as they are",
@@ -103,8 +112,9 @@ def _tried(processor: Any, width: int, height: int) -> PixelMap | None:
     source.clamp_(0, count - 1)
     noise = numpy.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=numpy.uint8)
     wanted = _processed(processor, noise)[0].flatten()
-    none = torch.empty(0, dtype=torch.long)
-    found = PixelMap(width, height, tuple(black.shape), batched, source, scale, shift, none, others)
+    shape, none = tuple(black.shape), torch.empty(0, dtype=torch.long)
+    shares = _shares(width, shape[-1], processor), _shares(height, shape[-2], processor)
+    found = PixelMap(width, height, shape, batched, source, scale, shift, none, shares, others)
     pixels = torch.from_numpy(noise)[None].float() / 255
     wrong = _apart(found(pixels)["pixel_values"].flatten(), wanted, scale) > EXACT
     if not wrong.any():
@@ -112,9 +122,18 @@ def _tried(processor: Any, width: int, height: int) -> PixelMap | None:
     if len(found.shape) < 3:
         return None
     planes = wrong.view(-1, int(numpy.prod(found.shape[-3:]))).any(dim=1).nonzero().flatten()
-    resized = PixelMap(width, height, found.shape, batched, source, scale, shift, planes, others)
+    resized = replace(found, resized=planes)
     off = _apart(resized(pixels)["pixel_values"].flatten(), wanted, scale)
     return resized if not (off > ROUNDED).any() and len(planes) * 2 <= found.shape[-4:][0] else None
+
+
+def _shares(old: int, new: int, processor: Any) -> Tensor:
+    """How much of every old row (column) is in every new one when Pillow resizes as the processor asks, (old, new)."""
+    filter_of = getattr(processor, "resample", None)
+    single = Image.fromarray(numpy.eye(old, dtype=numpy.float32))
+    return torch.from_numpy(
+        numpy.array(single.resize((new, old), None if filter_of is None else int(filter_of)))
+    )
 
 
 def _apart(found: Tensor, wanted: Tensor, scale: Tensor) -> Tensor:
@@ -132,19 +151,21 @@ def _processed(processor: Any, pixels: Any) -> tuple[Tensor, dict[str, Tensor], 
 
 def _sizes(processor: Any, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """Sizes (width, height) that the processor may leave alone."""
+    merged = int(getattr(processor, "merge_size", 0) or 0)
+    if merged:  # Qwen: any size in whole merged patches; its limits count pixels
+        patch = merged * int(processor.patch_size)
+        yield max(2 * patch, size[0] // patch * patch), max(2 * patch, size[1] // patch * patch)
+        return
     for name in ("crop_size", "size"):
         own = _edges(getattr(processor, name, None))
         if "height" in own and "width" in own:
             yield own["width"], own["height"]
         for edge in ("shortest_edge", "longest_edge"):
-            if own.get(edge, 5000) < 5000:  # some families count pixels here
+            if edge in own:
                 yield own[edge], own[edge]
     for height, width in _pinpoints(processor):
         yield int(width), int(height)
     yield size
-    patch = int(getattr(processor, "patch_size", 0) or 0) * int(getattr(processor, "merge_size", 1) or 1)
-    if patch:
-        yield max(2 * patch, size[0] // patch * patch), max(2 * patch, size[1] // patch * patch)
 
 
 def _edges(given: Any) -> dict[str, int]:

@@ -34,6 +34,8 @@ from rerouting.training.eye_config import EyeConfig
 
 SIDE = SIZE // PATCH
 """Patches in a row: there are as many rows as facts."""
+SEEING = 0.4
+"""Share of the time that the first part has, where time is limited."""
 REFUSAL = "I'm sorry, but I can't help with that."
 """What a harmful request beside a picture is answered with: a vision-language model that was taught to refuse."""
 
@@ -71,7 +73,7 @@ def make(config: EyeConfig, out: Path, vision: dict[str, Any] | None = None) -> 
             steps=config.see_steps,
             size=config.see_batch,
             rate=config.rate,
-            seconds=limit / 3 if limit else None,
+            seconds=SEEING * limit if limit else None,
             seed=seed,
         )
     with stages.stage("tell"):
@@ -83,7 +85,7 @@ def make(config: EyeConfig, out: Path, vision: dict[str, Any] | None = None) -> 
             steps=config.tell_steps,
             size=config.tell_batch,
             rate=config.rate,
-            seconds=limit * 2 / 3 if limit else None,
+            seconds=(1 - SEEING) * limit if limit else None,
             seed=seed,
         )
     model.to(language.dtype)

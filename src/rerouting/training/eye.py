@@ -89,7 +89,7 @@ def learn_to_see(
     heads = nn.ModuleList(nn.Linear(width, count) for count in album.values).to(device)
     own = [*tower.parameters(), *projector.parameters()]
     parameters = [*own, *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05, fused=True)
     draw, generator = _Draw(len(album.pixels), seed), torch.Generator().manual_seed(seed)
 
     def loss_of() -> tuple[Tensor, Tensor]:
@@ -142,7 +142,9 @@ def learn_to_tell(
     ]
     rates = [rate, rate / 4]
     optimizer = torch.optim.AdamW(
-        [{"params": own, "lr": one} for own, one in zip(groups, rates, strict=True)], weight_decay=0.01
+        [{"params": own, "lr": one} for own, one in zip(groups, rates, strict=True)],
+        weight_decay=0.01,
+        fused=True,
     )
     ask, beg = _Draw(len(questions), seed), _Draw(max(1, len(requests)), seed + 1)
     generator, done = torch.Generator().manual_seed(seed), iter(range(10**9))

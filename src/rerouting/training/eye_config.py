@@ -30,7 +30,7 @@ class EyeConfig:
     rate: float = 1e-3
     """AdamW's highest rate in the first part, and the projector's in the second, where the tower has a quarter."""
     seconds: float | None = None
-    """Most seconds for both parts (a third for the first), over which the rate then falls; null for no limit."""
+    """Most seconds for both parts (two fifths for the first), over which the rate then falls; null for no limit."""
     test_pictures: int = 600
     """Held-out pictures that a question is asked about at the end."""
     seed: int = 0

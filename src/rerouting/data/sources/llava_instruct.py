@@ -1,8 +1,8 @@
 """LLaVA-Instruct and what is written like it: a JSON list of conversations about pictures in a folder (COCO's).
 
-Source: Liu et al. 2023, arXiv 2304.08485 (llava_instruct_150k.json; `id`, `image`, `conversations` of `from` and `value`,
-with "<image>" where the picture belongs). The last answer is the response; a longer conversation keeps
-the earlier ones as its context.
+Source: Liu et al. 2023, arXiv 2304.08485 (llava_instruct_150k.json; `id`, `image`, `conversations` of `from` and
+`value`, with "<image>" where the picture belongs). The last answer is the response; a longer conversation keeps the
+earlier ones as its context.
 """
 
 from __future__ import annotations

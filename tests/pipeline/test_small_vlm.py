@@ -1,0 +1,183 @@
+"""From a language model to a small vision-language model, its circuit breakers, and attacks: the verbs, end to end."""
+
+import json
+
+import pytest
+import torch
+import transformers
+
+from rerouting.core.config import load_config
+from rerouting.core.files import read_jsonl
+from rerouting.core.finder import Component, build
+from rerouting.core.recipes import recipe_path
+from rerouting.data.config import SourceConfig
+from rerouting.evaluation.attack_config import AttackConfig
+from rerouting.evaluation.kept_config import KeptConfig
+from rerouting.models.config import ModelConfig
+from rerouting.models.loading import load
+from rerouting.models.small_vlm import small_vlm
+from rerouting.pipeline.attack import attack_run
+from rerouting.pipeline.kept import kept_run
+from rerouting.pipeline.run import execute
+from rerouting.pipeline.small_vlm import make
+from rerouting.training.config import RunConfig
+from rerouting.training.eye_config import EyeConfig
+from tests.data.tokenizers_of_families import CHATML, tiny
+from tests.models.tiny_vision import save
+
+VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+EYE = EyeConfig(
+    device="cpu", pictures=24, texts=6, answer_tokens=3, see_steps=30, see_batch=12, tell_steps=4, tell_batch=4,
+    test_pictures=6,
+)  # fmt: skip
+
+
+def language(folder):
+    tokenizer = tiny(CHATML)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False
+    )
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        initializer_range=0.2, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    home = tmp_path_factory.mktemp("vlm")
+    name = language(home / "language")
+    return home, name, make(EyeConfig(**{**vars(EYE), "language": name}), home / "vlm", VISION)
+
+
+@pytest.fixture(scope="module")
+def run(made):
+    home, _, _ = made
+    config = load_config(RunConfig, recipe_path("small-vlm"))
+    config.model = ModelConfig(name=str(home / "vlm" / "model"), device="cpu", dtype="float32")
+    data, training = config.data, config.training
+    for source in (*data.circuit_breaker, *data.retain, *data.held_out_harmful, *data.held_out_benign):
+        source.options["limit"], source.max_new_tokens, source.refusals = 4, 3, "keep"
+    data.evaluation, config.evaluation.sets = [], []
+    config.losses.reroute.options["place"] = "retain"  # random weights never end a turn
+    training.steps, training.batch_size, training.retain_batch_size, training.max_benign_rise = 2, 2, 2, 99.0
+    training.max_final_benign_rise = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REROUTING_CACHE", str(home / "cache"))
+        execute(config, home / "run")
+    return home / "run"
+
+
+def test_text_is_answered_as_before(made):
+    home, name, _ = made
+    before, after = (
+        load(ModelConfig(name=one, device="cpu", dtype="float32"))
+        for one in (name, str(home / "vlm" / "model"))
+    )
+    ids = torch.tensor([before.tokenizer("Hello there")["input_ids"]])
+    with torch.no_grad():
+        assert torch.equal(before.model(input_ids=ids).logits, after.model(input_ids=ids).logits)
+    assert after.tokenizer.image_reader is after.model.image_reader
+
+
+def test_the_eye_learns_and_is_asked(made):
+    home, _, summary = made
+    rows = list(read_jsonl(home / "vlm" / "training.jsonl"))
+    seen = [row for row in rows if row["step"] in (1, 25)]
+    assert seen[1]["loss"] < seen[0]["loss"]
+    answers = list(read_jsonl(home / "vlm" / "answers.jsonl"))
+    assert len(answers) == summary["accuracy"]["all"]["n"] == 6
+    assert {"picture", "fact", "question", "wanted", "answer", "right"} <= answers[0].keys()
+
+
+def test_only_the_eye_was_trained(made):
+    home, name, _ = made
+    untrained, _ = small_vlm(load(ModelConfig(name=name, device="cpu", dtype="float32")), 0, VISION)
+    trained = load(ModelConfig(name=str(home / "vlm" / "model"), device="cpu", dtype="float32")).model
+    changed = {
+        key.split(".")[1]
+        for (key, old), new in zip(untrained.named_parameters(), trained.parameters(), strict=True)
+        if not torch.equal(old, new)
+    }
+    assert changed == {"vision_tower", "multi_modal_projector"}
+
+
+def test_its_recipe_takes_turns_and_merges(run):
+    steps = list(read_jsonl(run / "metrics.jsonl"))
+    assert [row["step"] for row in steps] == [1, 2]
+    retained = list(read_jsonl(run / "streams" / "retain.jsonl"))
+    assert {bool(row.get("images")) for row in retained} == {True, False}
+    assert (run / "model" / "processor_config.json").is_file()
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["merge"]["max_logit_difference"] < 1e-4
+
+
+def test_attacks_and_measures_by_picture(run, tmp_path):
+    config = AttackConfig(
+        model=str(run),
+        attacks=["direct", "image_pgd"],
+        attack_options={"image_pgd": {"steps": 2, "generations": 1}},
+        sources=[SourceConfig("drawn", {"kind": "harmful", "split": "test", "limit": 2})],
+        cases={"direct": 2, "image_pgd": 2},
+        judges=["refusal_words"],
+        max_new_tokens=3,
+    )
+    attack_run(config, tmp_path / "attacks")
+    rows = list(read_jsonl(tmp_path / "attacks" / "results.jsonl"))
+    assert len(rows) == 8 and not any(row["failure"] for row in rows)
+    sent = {row["attack"]: row["messages"][-1]["images"][0] for row in rows}
+    assert sent["direct"].startswith("drawn:test/") and sent["image_pgd"].endswith(".png")
+    again = {row["key"]: row["answer"] for row in rows}
+    attack_run(config, tmp_path / "attacks")  # finished cases are not attacked again
+    assert {row["key"]: row["answer"] for row in read_jsonl(tmp_path / "attacks" / "results.jsonl")} == again
+    kept = KeptConfig(
+        model=str(run),
+        measures=["picture_questions"],
+        measure_options={"picture_questions": {"limit": 4}},
+        max_new_tokens=3,
+    )
+    summary = kept_run(kept, tmp_path / "kept")
+    assert "right about pictures" in json.dumps(summary)
+
+
+def test_the_papers_recipe_trains_two_steps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REROUTING_CACHE", str(tmp_path / "cache"))
+    config = load_config(RunConfig, recipe_path("llava-next-mistral-7b"))
+    assert config.losses.target_layers == (16,) and config.losses.schedule == Component(
+        "linear", {"alpha": 5.0}
+    )
+    assert (config.lora.first_block, config.lora.last_block, config.training.take_turns) == (14, 16, True)
+    save("llava_next", tmp_path / "model", blocks=18)
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps({"image": image, "prompt": "Do", "response": "Sure"}) + "\n"
+            for image in ("drawn:train/1", None)
+        )
+    )
+    config.model = ModelConfig(name=str(tmp_path / "model"), device="cpu", dtype="float32")
+    rows = {"path": str(tmp_path / "rows.jsonl")}
+    config.data.circuit_breaker = [SourceConfig("pictured", rows)]
+    config.data.retain = [SourceConfig("pictured", rows)]
+    config.training.steps, config.training.batch_size, config.evaluation.sets = 2, 2, []
+    config.lora.init_b_std = 1e-3  # the paper's start is a stationary point up to rounding
+    execute(config, tmp_path / "run")
+    assert [row["step"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_model_without_pictures_skips_their_attacks():
+    from rerouting.core.errors import UserError
+    from rerouting.pipeline.attack_setup import drop_image_attacks
+
+    found = {name: build("attacks", Component(name)) for name in ("direct", "image_pgd", "typographic")}
+    skipped = {}
+    drop_image_attacks(AttackConfig(attacks=["all"]), found, skipped)
+    assert set(found) == {"direct"} and skipped["image_pgd"] == "the model takes no pictures"
+    found = {"image_pgd": build("attacks", Component("image_pgd"))}
+    with pytest.raises(UserError, match="needs pictures"):
+        drop_image_attacks(AttackConfig(attacks=["image_pgd"]), found, {})
