@@ -11,7 +11,7 @@ one() { # NAME LR TIMES SECONDS
   echo "$1 measured after $SECONDS s"
 }
 set -o pipefail
-one a 5e-4 8 170 & one b 1e-3 12 ${SMALL:+9}110 & wait
+one a 5e-4 8 ${SMALL:+9}170 & one b 1e-3 12 ${SMALL:+9}110 & wait
 "$PYTHON" - <<'P'
 import json, os, pathlib
 job, back = pathlib.Path(os.environ["JOB"]), pathlib.Path(os.environ["BACK"])

@@ -67,7 +67,7 @@ def source(tmp_path, name, rows):
 
 
 def test_how_many_measures_there_are_and_that_each_keeps_the_contract():
-    assert len(NAMES) == 10
+    assert len(NAMES) == 11
     for name in NAMES:
         measure = find("measures", name)()
         assert callable(measure.measure)
