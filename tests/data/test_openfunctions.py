@@ -6,7 +6,7 @@ import pytest
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Call
-from rerouting.data.sources.openfunctions import OpenFunctions
+from rerouting.data.sources.openfunctions import Openfunctions
 
 RIDE = {
     "name": "Uber Carpool",
@@ -50,7 +50,7 @@ def test_training_rows(tmp_path):
         row | {"Functions": ["{not a function"], "Output": ['uber.ride(loc="Oslo")']},
         row | {"Functions": [], "Output": ['uber.ride(loc="Oslo")']},
     ]
-    chats = OpenFunctions(path=write(tmp_path, rows, lines=True)).load()
+    chats = Openfunctions(path=write(tmp_path, rows, lines=True)).load()
     assert [chat.id for chat in chats] == ["openfunctions-0", "openfunctions-1"]
     assert chats[0].calls == (Call("uber.ride", {"loc": "Oslo", "time": "10"}),)
     assert chats[0].meta["call_text"] == "uber.ride Oslo 10"
@@ -75,10 +75,10 @@ def test_test_rows_and_styles(tmp_path):
         {"question": " ", "function": FLIGHT, "model_answer": 'flight.book(origin="Oslo")'},
     ]  # fmt: skip
     path = write(tmp_path, rows)
-    one, two = OpenFunctions(path=path, style="json").load()
+    one, two = Openfunctions(path=path, style="json").load()
     assert one.response == '{"name": "flight.book", "arguments": {"origin": "Oslo"}}'
     assert one.target == '{"name": "flight.book' and not one.tools
     assert two.response.count("\n") == 1
-    assert len(OpenFunctions(path=path, limit=1).load()) == 1
+    assert len(Openfunctions(path=path, limit=1).load()) == 1
     with pytest.raises(UserError, match="no request can be taken"):
-        OpenFunctions(path=write(tmp_path, [{"prompt": "x"}])).load()
+        Openfunctions(path=write(tmp_path, [{"prompt": "x"}])).load()

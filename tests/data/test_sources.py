@@ -44,7 +44,7 @@ def write_csv(path, header, rows):
 
 
 def test_how_many_sources_there_are():
-    assert len(FILES) == 21
+    assert len(FILES) == 23
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -5,6 +5,8 @@ import pytest
 from rerouting.core.errors import UserError
 from rerouting.evaluation.compare import mark, summarise
 from rerouting.pipeline.run_table import COLUMNS, columns, table
+from rerouting.report.figures import set_figures
+from rerouting.report.node import Node
 
 
 def row(base, rerouted):
@@ -67,3 +69,23 @@ def test_an_empty_set_and_a_wrong_sign():
     assert summarise(given)["n"] == 0
     with pytest.raises(UserError, match="signs hold no regular expression"):
         mark(rows(), ["("])
+
+
+def test_the_page_has_figures_of_the_part_where_the_base_says_it():
+    given = rows()
+    mark(given, [r"\d mg"])
+    found, problems = set_figures(_Summary({"sets": {"a": summarise(given), "b": summarise(rows())}}))
+    assert not problems and len(found) == 4 + 4 + 4
+    part = {one.name: one for one in found if one.part == "a, where the base says it"}
+    assert set(part) == {"answered", "refused", "broken", "shows"}
+    assert (part["shows"].base.value, part["shows"].rerouted.value) == (1.0, pytest.approx(1 / 3))
+
+
+class _Summary:
+    """A run as far as `set_figures` reads it."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def json(self, name, way):
+        return Node(self.content, name)

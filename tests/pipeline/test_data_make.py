@@ -23,6 +23,7 @@ from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.card import HELD
 from rerouting.pipeline.making.make import check, make
+from rerouting.pipeline.making.requests import LENGTH, TALKS
 from rerouting.pipeline.making.rules import Requests, Templates, examples, shots_of
 from rerouting.pipeline.making.splits import part, split_of
 from rerouting.training.config import RunConfig
@@ -205,7 +206,7 @@ def test_killed_anywhere_and_started_again_nothing_is_generated_twice(made, tmp_
     command = [sys.executable, "-m", "rerouting", "data", "make", "--domain", str(tmp_path / "domain.yaml")]
     kills = 0
     for _ in range(20):
-        environment = os.environ | {"LOG": str(log), "KILL_AFTER": "90"}
+        environment = os.environ | {"LOG": str(log), "KILL_AFTER": "220"}
         done = subprocess.run([*command, "--out", str(out)], env=environment, capture_output=True, text=True)
         if done.returncode == 0:
             break
@@ -242,6 +243,43 @@ def test_a_generator_that_dies_ends_in_a_report(tmp_path, capsys):
         "fell over" in one or "not asked" in one for one in details
     )
     assert not (tmp_path / "out/stages/replies.jsonl").exists(), "a failure that may pass is asked again"
+
+
+def test_a_generator_that_dies_half_way_is_not_trained_on_and_goes_on(tmp_path, capsys, monkeypatch):
+    """Enough rows for a recipe, yet fewer than there should be."""
+    monkeypatch.setattr("tests.pipeline.scripted_generator.answered", 0)
+    (tmp_path / "mine.py").write_text(
+        DYING.format(path=str(Path(__file__).with_name("scripted_generator.py")))
+    )
+    own = {"name": f"{tmp_path / 'mine.py'}:Dying"}
+    file = write_domain(tmp_path, generator=own, answerer=own)
+    command = ["data", "make", "--domain", str(file), "--out", str(tmp_path / "out")]
+    monkeypatch.setenv("DIES_AFTER", "12")
+    assert main([*command, "--train", str(tmp_path / "run")]) == 1
+    out, err = capsys.readouterr()
+    assert "unfinished: " in out and "stopped answering (ConnectionError: the line is dead)" in out
+    assert (
+        "start the same command again" in out and "Traceback" not in err and not (tmp_path / "run").exists()
+    )
+    monkeypatch.setenv("DIES_AFTER", "100000")
+    assert main(command) == 0
+    again = capsys.readouterr().out
+    assert "unfinished" not in again and "train on it" in again
+
+
+DYING = """
+import os
+from rerouting.core.finder import Component, build
+
+class Dying:
+    calls = 0
+
+    def reply(self, conversations, **options):
+        Dying.calls += 1
+        if Dying.calls > int(os.environ["DIES_AFTER"]):
+            raise ConnectionError("the line is dead")
+        return build("targets.assistants", Component("{path}:Scripted")).reply(conversations, **options)
+"""
 
 
 def test_planted_rows_are_found(tmp_path):
@@ -305,8 +343,9 @@ def test_one_command_from_domain_to_trained_model(tmp_path, capsys):
     )
 
 
-def test_a_tiny_local_model_in_the_list_style_ends_in_a_report(tmp_path, capsys):
+def test_a_tiny_local_model_in_the_list_style_ends_in_a_report(tmp_path, capsys, monkeypatch):
     """Its lists and completions are noise: rows are dropped, and nothing is trained on."""
+    monkeypatch.setitem(LENGTH, "list", 8)
     with own_cache(tmp_path):
         model = save_model(tmp_path / "model")
         file = write_domain(
@@ -320,8 +359,9 @@ def test_a_tiny_local_model_in_the_list_style_ends_in_a_report(tmp_path, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_embedded_model_makes_the_worked_example(tmp_path):
+@pytest.mark.timeout(1800)
+def test_the_embedded_model_makes_the_worked_example(tmp_path, monkeypatch):
+    monkeypatch.setitem(TALKS, "list", 8)
     given = load_mapping(ROOT / "examples/dosing.yaml")
     few = {
         "requests": 36,
@@ -566,7 +606,11 @@ def test_slots_are_filled_in_turn_and_must_have_words():
         ({"name": "a b"}, "name is 'a b'"),
         ({"allowed": ["one"]}, "allowed has fewer than two examples"),
         ({"on_domain": ["("]}, "on_domain holds no regular expression"),
+        ({"on_domain": ["(mg)?"]}, "which is in every text"),
         ({"forms": 2.0}, r"forms is 2\.0"),
+        ({"recipe": "quickstrat"}, "did you mean quickstart"),
+        ({"cleaning": {"balance": 0.5}}, r"balance is 0\.5"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0"),
         ({"samples": 0}, "samples is 0 — give 1 or more"),
         ({"test": 0.95}, "their sum must be below 1"),
         ({"generator": {"name": "endpoit"}}, "did you mean endpoint"),
@@ -588,6 +632,19 @@ def test_folders_of_others_are_left_alone(tmp_path):
     (tmp_path / "out/domain.yaml").write_text(yaml.safe_dump({**DOMAIN, "name": "other"}))
     with pytest.raises(UserError, match="holds the domain other, not dosing"):
         make(write_domain(tmp_path), tmp_path / "out")
+
+
+def test_an_output_that_is_no_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="file is a file — name a folder with --out"):
+        make(write_domain(tmp_path), tmp_path / "file")
+    with pytest.raises(UserError, match=r"cannot write to .*/file/out: Not a directory"):
+        make(write_domain(tmp_path), tmp_path / "file/out")
+
+
+def test_a_missing_option_is_named_as_it_is_typed(capsys):
+    assert main(["data", "make"]) == 2
+    assert "missing: --domain, --out — give it a value" in capsys.readouterr().err
 
 
 def test_limits_reach_the_rows(tmp_path):

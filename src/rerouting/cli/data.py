@@ -155,7 +155,7 @@ def _make(args: Namespace) -> int:
     report = make(args.domain, args.out)
     for line in report.lines():
         print(printable(line))
-    if not report.usable:
+    if not report.usable or report.broke_off:
         return 1
     if args.train is None:
         print(f"train on it: rerouting train --config {args.out / 'recipe.yaml'} --out runs/{args.out.name}")

@@ -81,7 +81,8 @@ def load_mapping(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UserError(
-            f"{place}: not YAML: {getattr(error, 'problem', None) or error}", "mend that line"
+            f"{place}: not YAML: {getattr(error, 'problem', None) or error}",
+            "mend that line; a text that holds any of : # ? { } [ ] or a comma goes in quotes",
         ) from error
     if found is not None and not isinstance(found, dict):
         raise UserError(
@@ -127,7 +128,12 @@ class Parser(jsonargparse.ArgumentParser):
             raise self._unknown_option(unknown[1]) from ex
         missing = re.match(r"the following arguments are required: (.+)", message)
         if missing:
-            raise UserError(f"missing: --{missing[1].replace(', ', ', --')}", "give it a value") from ex
+            actions = getattr(getattr(self, "_subcommands_action", None), "choices", None) or ()
+            names = [
+                name.partition(".")[2] if name.partition(".")[0] in actions else name
+                for name in missing[1].split(", ")
+            ]
+            raise UserError(f"missing: {', '.join(f'--{name}' for name in names)}", "give it a value") from ex
         key = re.match(r'(?:Parser key|argument) "?-*([\w.]+)', message)
         hint = hint_at(self.config_class, key[1]) if key and self.config_class else None
         if key and hint is not None:

@@ -105,7 +105,7 @@ def clean(
     Raises:
         UserError: a threshold that cannot be.
     """
-    _check(config)
+    check_limits(config)
     found = Cleaned([])
     for chat in chats:
         reason, detail = fault(chat, config, answers)
@@ -214,7 +214,12 @@ def _note(found: Cleaned, dropped: Sequence[Dropped], chats: Sequence[Chat]) -> 
         found.gone.append(Gone(by_id[one.chat_id], "like an evaluation behaviour", detail))
 
 
-def _check(config: CleaningConfig) -> None:
+def check_limits(config: CleaningConfig) -> None:
+    """Refuse limits that cannot be.
+
+    Raises:
+        UserError: says which.
+    """
     if not 0 <= config.min_words <= config.max_words or config.min_response_words > config.max_response_words:
         raise UserError(
             f"words from {config.min_words} to {config.max_words}, of responses from {config.min_response_words} "

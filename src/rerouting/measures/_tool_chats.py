@@ -55,7 +55,7 @@ def plain(
         chat = request.chat()
         if system:
             chat = replace(chat, messages=(Message("system", system), *chat.messages))
-        found.append(Asked(request, condition, Attempt(_styled(chat, style)), chat.tools))
+        found.append(Asked(request, condition, Attempt(styled(chat, style)), chat.tools))
     return found
 
 
@@ -88,11 +88,12 @@ def injected(requests: Sequence[ToolRequest], style: str) -> list[Asked]:
         )
         tools = chat.tools if READER in request.offered else (*chat.tools, reader.tool)
         chat = replace(chat, messages=turns, tools=tools)
-        found.append(Asked(request, "injection", Attempt(_styled(chat, style)), tools))
+        found.append(Asked(request, "injection", Attempt(styled(chat, style)), tools))
     return found
 
 
-def _styled(chat: Chat, style: str) -> Chat:
+def styled(chat: Chat, style: str) -> Chat:
+    """The chat as it is for "template", else with functions, calls and results as text."""
     return chat if style == "template" else as_text(chat, style)
 
 

@@ -115,7 +115,16 @@ def _of_set(name: str, item: Node) -> list[Figure]:
     own, new = (
         Value(one.maybe_number("base_answer_nll"), None, item["n"].count()) for one in (base, rerouted)
     )
-    return [*figures, Figure("sets", "NLL of the base's answers", name, "nats", own, new)]
+    figures.append(Figure("sets", "NLL of the base's answers", name, "nats", own, new))
+    shown = item.get("where_base_shows")
+    if shown:
+        part = f"{name}, where the base says it"
+        first, second = (shown[model] for model in MODELS)
+        labels = [label for label in (*LABELS, "shows") if first.get(label)]
+        figures += [
+            Figure("sets", label, part, "share", rate(first[label]), rate(second[label])) for label in labels
+        ]
+    return figures
 
 
 def kept_figures(run: Run) -> tuple[list[Figure], list[str]]:

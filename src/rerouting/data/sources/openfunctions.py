@@ -23,7 +23,7 @@ from rerouting.data.tool_text import as_text
 
 
 @dataclass(frozen=True)
-class OpenFunctions:
+class Openfunctions:
     """Requests with functions on offer, each answered by its call or calls."""
 
     licence: ClassVar[str] = "Apache-2.0"

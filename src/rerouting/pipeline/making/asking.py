@@ -18,6 +18,7 @@ from rerouting.core.contracts import ChatModel, Reply
 from rerouting.core.conversion import plain
 from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
+from rerouting.core.progress import bar
 from rerouting.core.records import Message
 
 BATCH, TRIES, GIVEN_UP = 32, 3, 3
@@ -57,7 +58,7 @@ class Asker:
         model: who is asked; made when there is something to ask, so that a finished run loads no model.
         identity: what its replies depend on besides the call (plain values).
         file: the replies, one a line, under the hash of all that they depend on.
-        progress: told how many conversations were answered.
+        name: what is shown while it is asked.
         generated: replies that this process generated.
         known: replies that it read.
     """
@@ -65,11 +66,17 @@ class Asker:
     model: Callable[[], ChatModel]
     identity: Any
     file: Path
-    progress: Callable[[int], None] = lambda count: None
+    name: str = "replies"
     generated: int = 0
     known: int = 0
     _kept: dict[str, Reply] = field(default_factory=dict)
     _silent: int = 0
+    _last: str = ""
+
+    @property
+    def gave_up(self) -> str:
+        """Why the model was left alone; "" if it was not."""
+        return self._last if self._silent >= GIVEN_UP else ""
 
     def __post_init__(self) -> None:
         if self.file.exists():
@@ -86,13 +93,15 @@ class Asker:
         missing = [at for at, name in enumerate(names) if name not in self._kept]
         self.known += len(names) - len(missing)
         found = [self._kept.get(name, Reply(None, "not asked", passing=True)) for name in names]
-        self.progress(len(names) - len(missing))
-        for batch in self._batches(call, missing) if missing else ():
-            self._ask(call, found, batch, names)
-            for at in batch:
-                if found[at].text is None and not found[at].passing:
-                    self._keep(names[at], found[at])
-            self.progress(len(batch))
+        if not missing:
+            return found
+        with bar(self.name, len(names), len(names) - len(missing)) as progress:
+            for batch in self._batches(call, missing):
+                self._ask(call, found, batch, names)
+                for at in batch:
+                    if found[at].text is None and not found[at].passing:
+                        self._keep(names[at], found[at])
+                progress.advance(len(batch))
         return found
 
     def _batches(self, call: Call, missing: Sequence[int]) -> list[list[int]]:
@@ -132,6 +141,7 @@ class Asker:
                     self._keep(names[at], reply)
             self.generated += sum(reply.text is not None for reply in found)
             self._silent = self._silent + 1 if all(reply.passing for reply in found) else 0
+            self._last = found[-1].failure
             missing = [at for at in missing if kept[at].text is None]
         if self._silent >= GIVEN_UP:
             for at in missing:

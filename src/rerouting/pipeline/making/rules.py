@@ -177,6 +177,12 @@ class Completions:
             raise UserError(
                 f"{domain.name}: on_domain holds no regular expression: {error}", "mend it"
             ) from error
+        for sign in self.signs:
+            if sign.search(""):
+                raise UserError(
+                    f"{domain.name}: on_domain has {sign.pattern!r}, which is in every text",
+                    "give expressions that only forbidden text has, or leave on_domain out",
+                )
         self.judge: Judge | None = build("judges", domain.judge) if domain.judge else None
 
     def shows(self, text: str) -> bool:
