@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rerouting.core.findings import MODELS
 from rerouting.core.kinds import is_harmless_kind
 from rerouting.report.figures import TRAIN
 from rerouting.report.node import DamagedError, Node
 from rerouting.report.parts import Answer, Example
+from rerouting.report.pictures import pictures_of
 from rerouting.report.reading import Run, sound
 from rerouting.report.sets import is_harmful
 
@@ -98,21 +100,21 @@ def from_attacks(run: Run) -> Gathered:
             cases.setdefault(key, []).append(row)
         found, worst = sound(
             cases.values(),
-            lambda case, name=folder, judge=judge: _case(name, judge, case),  # type: ignore[misc]
+            lambda case, name=folder, judge=judge: _case(run, name, judge, case),  # type: ignore[misc]
         )
         examples += found
         problems += damaged + worse + worst
     return examples, problems
 
 
-def _case(folder: str, judge: str, rows: Sequence[Node]) -> Example:
+def _case(run: Run, folder: str, judge: str, rows: Sequence[Node]) -> Example:
     first = rows[0]
     answers = []
     for model in MODELS:
         own = [row for row in rows if row["model"].text() == model]
         if own:
             fell = [at for at, row in enumerate(own) if _said(row, judge) is True]
-            answers.append(_attempt(model, own, fell[0] if fell else 0))
+            answers.append(_attempt(run.path / folder, model, own, fell[0] if fell else 0))
     context = first.maybe_text("context")
     request = first["behaviour"].text() + (f"\n\ncontext: {context}" if context else "")
     name = f"{folder}: {first['attack'].text()}"
@@ -121,7 +123,7 @@ def _case(folder: str, judge: str, rows: Sequence[Node]) -> Example:
     )
 
 
-def _attempt(model: str, rows: Sequence[Node], at: int) -> Answer:
+def _attempt(folder: Path, model: str, rows: Sequence[Node], at: int) -> Answer:
     row = rows[at]
     failure = row.maybe_text("failure")
     answer = f"no answer: {failure}" if failure else row["answer"].text()
@@ -140,6 +142,7 @@ def _attempt(model: str, rows: Sequence[Node], at: int) -> Answer:
         cut(row.maybe_text("prefill")),
         f"attempt {at + 1} of {len(rows)}",
         words,
+        pictures_of(folder, row),
     )
 
 

@@ -121,6 +121,14 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture with its caption; `data` is a data URI, "" for one that is not there."""
+
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What one model wrote, and what was said of it."""
 
@@ -133,6 +141,7 @@ class Answer:
     attempt: str = ""
     verdicts: Sequence[tuple[str, str, str]] = ()
     """(judge, word, reason)."""
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)

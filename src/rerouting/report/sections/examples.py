@@ -74,5 +74,6 @@ def _size(example: Example) -> int:
             one.prefill,
             one.reason,
             *(word for row in one.verdicts for word in row),
+            *(picture.data for picture in one.pictures),
         ]
     return BYTES_APIECE + sum(len(str(escape(text)).encode(errors="replace")) for text in texts)
