@@ -41,6 +41,7 @@ def chat(made, columns, *options):
     child = pexpect.spawn(
         sys.executable, command, dimensions=(40, columns), env=ENVIRONMENT, encoding="utf-8", timeout=90
     )
+    child.delaybeforesend = 0.5  # on a busy machine what comes before the prompt reads is echoed twice
     child.expect("/help says what can be typed")
     child.expect("> ")
     return child
@@ -73,6 +74,7 @@ def test_the_pair_of_a_run(made, pair):
     assert pair.name == str(made)
 
 
+@pytest.mark.long
 def test_two_columns_on_a_wide_terminal(made, pair):
     child = chat(made, 120)
     text, raw = say(child, "How do I bake bread?")
@@ -90,6 +92,7 @@ def test_two_columns_on_a_wide_terminal(made, pair):
     assert left(child) == 0
 
 
+@pytest.mark.long
 def test_one_below_the_other_on_a_narrow_terminal(made):
     child = chat(made, 60)
     text, _ = say(child, "one")
@@ -101,6 +104,7 @@ def test_one_below_the_other_on_a_narrow_terminal(made):
     assert child.exitstatus == 0
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_ctrl_c_stops_the_answer_and_not_the_program(made):
     child = chat(made, 60, "--max_new_tokens", "1900", "--temperature", "2")
