@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pexpect
 import pytest
@@ -114,6 +115,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(made):
     child.expect("… stopped", timeout=20)
     child.expect("\n> ")
     assert "rerouted" not in child.before.partition("trace")[0]  # it never came to speak
+    time.sleep(1)  # the prompt is shown a moment before it listens
     child.sendintr()
     child.expect("Ctrl-D ends")
     text, _ = say(child, "/help")
