@@ -64,19 +64,23 @@ class Batch:
 
     def finish(self, parallel: int) -> bool:
         """Run all that can run; whether everything succeeded."""
-        while waiting := [job for job in self.jobs if job.name not in self.ended]:
-            self._look()
-            for job in waiting:
-                if self.ended.get(job.after, 0) != 0:
-                    self._end(job, -1, 0.0)
-                elif (
-                    job.name not in self.running
-                    and len(self.running) < parallel
-                    and (not job.after or job.after in self.ended)
-                ):
-                    self._start(job)
-            time.sleep(0.2)
+        try:
+            while waiting := [job for job in self.jobs if job.name not in self.ended]:
+                self._look()
+                for job in waiting:
+                    if self.ended.get(job.after, 0) != 0:
+                        self._end(job, -1, 0.0)
+                    elif self._can_start(job, parallel):
+                        self._start(job)
+                time.sleep(0.2)
+        finally:
+            for _, process, _ in self.running.values():
+                os.killpg(process.pid, signal.SIGKILL)
         return not any(self.ended.values())
+
+    def _can_start(self, job: Job, parallel: int) -> bool:
+        ready = not job.after or job.after in self.ended
+        return ready and job.name not in self.running and len(self.running) < parallel
 
     def _start(self, job: Job) -> None:
         work, back = self._place("jobs", job), self._place("back", job)
@@ -134,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=Path, default=HERE / "batch.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/batch"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="public data in its published formats")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="public data as published")
     parser.add_argument("--only", default=".*", help="jobs whose whole name matches, and those that they need")
     parser.add_argument("--parallel", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     args = parser.parse_args()

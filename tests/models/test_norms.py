@@ -27,6 +27,12 @@ def test_a_norm_is_the_familys(family):
     assert (found == 0) == (family == "gpt2")
 
 
+def test_float32_weights_and_bfloat16_states_are_left_to_the_family():
+    norm = FAMILIES["llama"]().model.norm
+    x = torch.randn(3, len(norm.weight)).bfloat16()
+    assert torch.equal(fused_norm(norm)(x), norm(x))
+
+
 def test_a_cpu_keeps_its_norms():
     with lean_norms(FAMILIES["llama"]()) as count:
         assert count == 0
@@ -41,5 +47,10 @@ def test_what_only_looks_like_a_norm_is_left_alone():
         def forward(self, x):
             return 2 * x
 
+    class Gated(torch.nn.RMSNorm):
+        def forward(self, x, gate=None):
+            return super().forward(x)
+
     assert fused_norm(Doubling()) is None
+    assert fused_norm(Gated(8, eps=1e-6)) is None
     assert fused_norm(torch.nn.LayerNorm(8)) is None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -215,7 +216,7 @@ class _Course:
     def see(self, step: int, loss: float, picture: Tensor, mark: bool) -> None:
         """Take in a step; at a mark the best picture since the last one is kept."""
         self.losses.append(loss)
-        if self.best is None or loss <= self.best[1]:
+        if self.best is None or loss <= self.best[1] or not math.isfinite(self.best[1]):
             self.best = (step, loss, picture.clone())
         if mark:
             self.kept.append(self.best)

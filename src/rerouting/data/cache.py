@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rerouting.core.files import read_jsonl, write_jsonl
-from rerouting.core.prompts import images_of
-from rerouting.pictures.opening import identity as picture_identity
+from rerouting.pictures.opening import named
 
 CACHE_VERSION = 1
 """Raised when the meaning of the stored rows changes."""
@@ -27,7 +26,7 @@ def completion_key(identity: Mapping[str, Any], prompts: Sequence[Sequence[int]]
     content = {
         "version": CACHE_VERSION,
         "identity": dict(identity),
-        "prompts": [[*prompt, *map(picture_identity, images_of(prompt))] for prompt in prompts],
+        "prompts": [named(prompt) for prompt in prompts],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -22,7 +22,7 @@ from rerouting.judges.broken import Answer
 from rerouting.models.loading import LoadedModel
 from rerouting.models.memory import in_batches
 from rerouting.models.scoring import response_nll
-from rerouting.pictures.opening import identity
+from rerouting.pictures.opening import named
 from rerouting.targets.target import Target
 
 BATCH = 16
@@ -82,7 +82,7 @@ class Scorer:
             ids if one.sent is None and not one.prefill else self._prompt(one.sent or chat, one.prefill)
             for ids, chat, one in zip(plain, chats, judged, strict=True)
         ]
-        keys = [sha256_of([_named(ids), one.answer])[:24] for ids, one in zip(sent, judged, strict=True)]
+        keys = [sha256_of([named(ids), one.answer])[:24] for ids, one in zip(sent, judged, strict=True)]
         items = zip(keys, sent, judged, strict=True)
         new = {key: (key, ids, one.answer) for key, ids, one in items if key not in self.known}
         self._score(list(new.values()))
@@ -151,13 +151,8 @@ class LoopJudge:
 
 
 def _reference(prompt: Ids, temperature: float) -> str:
-    named = _named(prompt)
-    return f"reference {sha256_of([named, temperature] if temperature else named)[:24]}"
-
-
-def _named(prompt: Ids) -> list[int | str]:
-    """Token ids with what names the content of their pictures."""
-    return [*prompt, *map(identity, images_of(prompt))]
+    own = named(prompt)
+    return f"reference {sha256_of([own, temperature] if temperature else own)[:24]}"
 
 
 def label_of(judged: Judged) -> tuple[str, str]:

@@ -37,6 +37,7 @@ def _is_plain(module: Any) -> bool:
         and type(module.base_layer) is nn.Linear
         and len(module.active_adapters) == 1
         and not module.lora_variant
+        and module.lora_B[module.active_adapters[0]].bias is None
     )
 
 
@@ -46,33 +47,18 @@ class _Forward:
     def __init__(self, module: Any) -> None:
         self.module = module
         (self.name,) = module.active_adapters
-        self.down, self.up = _Cast(module.lora_A[self.name].weight), _Cast(module.lora_B[self.name].weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, in) to (…, out)."""
         module, base = self.module, self.module.base_layer
         if module.disable_adapters or module.merged:
             return nn.functional.linear(x, base.weight, base.bias)
+        down, up = module.lora_A[self.name].weight, module.lora_B[self.name].weight
         dropout = module.lora_dropout[self.name]
         rate = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        cast = (self.down.to(x.dtype), self.up.to(x.dtype))
-        options = (self.down.own, self.up.own, *cast, module.scaling[self.name], rate)
+        options = (down, up, module.scaling[self.name], rate)
         product: Tensor = _LowRank.apply(x, base.weight, base.bias, *options)  # type: ignore[no-untyped-call]
         return product
-
-
-class _Cast:
-    """A matrix in another number format, made again only when the matrix has changed: once a step, not once a pass."""
-
-    def __init__(self, own: Tensor) -> None:
-        self.own, self.made, self.state = own, own, (-1, -1)
-
-    def to(self, dtype: torch.dtype) -> Tensor:
-        """The matrix, without history, in that format."""
-        state = (self.own._version, self.own.data_ptr())
-        if state != self.state or self.made.dtype is not dtype:
-            self.made, self.state = self.own.detach().to(dtype), state
-        return self.made
 
 
 class _LowRank(torch.autograd.Function):
@@ -86,13 +72,13 @@ class _LowRank(torch.autograd.Function):
         bias: Tensor | None,
         down: Tensor,
         up: Tensor,
-        cast_down: Tensor,
-        cast_up: Tensor,
         scale: float,
         rate: float,
     ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         dropout = _Dropout(rate, int(torch.randint(1 << 62, ())) if rate > 0 else 0)
+        # cast in every pass: whether a matrix has changed cannot be asked (fused AdamW leaves its version as it was)
+        cast_down, cast_up = down.to(x.dtype), up.to(x.dtype)
         inner = dropout.of(flat, dropout.kept(flat)) @ cast_down.t()
         scale = scale * dropout.gain
         y = nn.functional.linear(flat, weight, bias).addmm_(inner, cast_up.t(), alpha=scale)
@@ -112,7 +98,7 @@ class _LowRank(torch.autograd.Function):
         d_down = (d_inner.t() @ dropout.of(flat, kept)).to(ctx.formats[0])
         if ctx.needs_input_grad[0]:
             d_x = dropout.of(d_inner @ down, kept).addmm_(g, weight).view_as(x)
-        return d_x, None, None, d_down, d_up, None, None, None, None
+        return d_x, None, None, d_down, d_up, None, None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ weight, as in Llama, or times 1 + weight, as in Gemma. On a CPU nothing is gaine
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,7 @@ def fused_norm(module: Any) -> Norm | None:
     weight, eps = getattr(module, "weight", None), _epsilon(module)
     if not isinstance(weight, Tensor) or weight.ndim != 1 or eps is None or "forward" in vars(module):
         return None
-    if getattr(module, "bias", None) is not None:
+    if getattr(module, "bias", None) is not None or len(inspect.signature(module.forward).parameters) != 1:
         return None
     x = torch.linspace(-2, 3, 4 * len(weight)).view(4, -1).to(weight)
     try:
@@ -68,6 +69,9 @@ class _Fused:
     def __call__(self, x: Tensor) -> Tensor:
         """(…, D) to (…, D)."""
         weight = self.module.weight
+        if weight.dtype is not x.dtype:  # whose format the answer has differs between families
+            own: Tensor = type(self.module).forward(self.module, x)
+            return own
         if self.added:
             weight = weight + self.added
         return nn.functional.rms_norm(x, weight.shape, weight, self.eps)

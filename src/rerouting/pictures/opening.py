@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import images_of
 from rerouting.pictures.scenes import scene
 from rerouting.pictures.writing import written
 
@@ -53,6 +55,11 @@ def open_picture(reference: str) -> Image.Image:
 @lru_cache(maxsize=4096)
 def _digest_of(path: str, changed: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def named(prompt: Sequence[int]) -> list[int | str]:
+    """Token ids with what names the content of their pictures: what a prompt is known by."""
+    return [*prompt, *map(identity, images_of(prompt))]
 
 
 def identity(reference: str) -> str:

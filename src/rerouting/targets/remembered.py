@@ -9,6 +9,7 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.progress import bar
 from rerouting.models.loading import LoadedModel
+from rerouting.pictures.opening import named
 from rerouting.targets.target import Target
 
 GROUP = 64
@@ -35,7 +36,7 @@ class Remembered(Target):
         """As `Target.answer`; greedy answers come from the file where they are there."""
         if temperature or any(attempt.embeddings is not None for attempt in attempts):
             return super().answer(attempts, temperature=temperature, seed=seed)
-        keys = [sha256_of(self.prompt_ids(attempt))[:24] for attempt in attempts]
+        keys = [sha256_of(named(self.prompt_ids(attempt)))[:24] for attempt in attempts]
         pairs = zip(keys, attempts, strict=True)
         new = list({key: attempt for key, attempt in pairs if key not in self._known}.items())
         new.sort(key=lambda pair: -len(self.prompt_ids(pair[1])))  # like lengths pad little

@@ -37,6 +37,7 @@ from rerouting.models.lora import (
 from rerouting.models.scoring import response_nll
 from rerouting.models.shape import ModelShape
 from rerouting.models.trunk import Trunk
+from rerouting.pictures.opening import named
 from rerouting.training import checkpoint, guards
 from rerouting.training.config import LossConfig, OptimConfig
 from rerouting.training.objective import Measures, Objective
@@ -224,7 +225,7 @@ def _identity(
 def _fingerprint(data: TrainingData) -> str:
     return sha256_of(
         [
-            [[*example.ids, *example.images] for example in part]
+            [named(Prompt(example.ids, example.images)) for example in part]
             for part in (data.circuit_breaker, data.retain)
         ]
     )
