@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import Prompt
 from rerouting.pictures import opening
-from rerouting.pictures.opening import identity, open_picture
+from rerouting.pictures.opening import identity, named, open_picture
 
 
 def saved(picture, file, **more):
@@ -87,3 +88,13 @@ def test_a_changed_file_is_another_picture(tmp_path):
     first = identity(saved(Image.new("RGB", (4, 3), "red"), file))
     assert first == identity(str(file)) and len(first) == 64
     assert identity(saved(Image.new("RGB", (5, 3), "blue"), file)) != first
+
+
+def test_a_prompt_is_known_by_its_tokens_and_its_pictures_content(tmp_path):
+    file = tmp_path / "one.png"
+    Image.new("RGB", (4, 4)).save(file)
+    first = named(Prompt([1, 2], [str(file)]))
+    assert named([1, 2]) == [1, 2] != first
+    assert named(Prompt([1, 2], ["drawn:test/1"])) != named(Prompt([1, 2], ["drawn:test/2"]))
+    Image.new("RGB", (5, 5)).save(file)
+    assert named(Prompt([1, 2], [str(file)])) != first
