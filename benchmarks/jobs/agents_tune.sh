@@ -3,6 +3,7 @@ set -x
 MORE="--batch 16 --limit 500"; MEASURE="split: validation, times: 2, injection: false, safety_prompt: ''"; MAX=96
 if [ -n "$SMALL" ]; then MORE="--requests 2 --batch 2 --limit 2 --tokens 400"; MEASURE="$MEASURE, limit: 2, times: 1"; MAX=32; fi
 one() { # NAME LR TIMES SECONDS
+  rm -rf "${JOB:?}/$1" "$JOB/$1-kept"  # of an earlier try
   timeout $4 "$PYTHON" benchmarks/tool_model.py $MORE --lr $2 --times ${SMALL:-$3} --chats "$DATA/ultrafeedback_1k.jsonl" --out "$JOB/$1" 2>&1 | tee "$BACK/$1.txt" || return 1
   echo "$1 tuned after $SECONDS s"; [ $SECONDS -lt ${SMALL:+9}150 ] || return 0
   "$PYTHON" -m rerouting evaluate "$JOB/$1" --base.name smollm2-135m --measures '[tool_calls]' --measure_options "{tool_calls: {$MEASURE}}" \
