@@ -40,7 +40,14 @@ def pair(made):
 def chat(made, columns, *options):
     command = ["-m", "rerouting", "chat", str(made), *OPTIONS, *options]
     child = pexpect.spawn(
-        sys.executable, command, dimensions=(40, columns), env=ENVIRONMENT, encoding="utf-8", timeout=90
+        sys.executable,
+        command,
+        dimensions=(40, columns),
+        env=ENVIRONMENT,
+        encoding="utf-8",
+        timeout=90,
+        # tests that run in the background of a shell have Ctrl-C switched off, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     child.delaybeforesend = 0.5  # on a busy machine what comes before the prompt reads is echoed twice
     child.expect("/help says what can be typed")
