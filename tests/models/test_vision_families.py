@@ -5,6 +5,7 @@ import torch
 
 from rerouting.core.errors import UserError
 from rerouting.core.finder import Component
+from rerouting.core.prompts import followed_by
 from rerouting.core.records import Chat, Message
 from rerouting.core.rundir import RunDir
 from rerouting.data.formatting import render_prompt, tokenise
@@ -76,7 +77,7 @@ def logits(loaded_tokenizer, model):
     for chat in chats:
         prompt = render_prompt(chat, loaded_tokenizer)
         ids = [*loaded_tokenizer("Well done")["input_ids"]]
-        whole = prompt.followed_by(ids) if chat.images else [*prompt, *ids]
+        whole = followed_by(prompt, ids) if chat.images else [*prompt, *ids]
         found += response_nll(model, [(whole, len(prompt))], pad_id=loaded_tokenizer.pad_token_id)
     return torch.cat(found)
 
@@ -119,7 +120,7 @@ def test_a_picture_changes_the_answer_and_text_alone_stays_itself(base):
     alone = [generate(base.model, base.tokenizer, [one], max_new_tokens=4)[0] for one in [*prompts, plain]]
     together = generate(base.model, base.tokenizer, [prompts[0], plain, prompts[1]], max_new_tokens=4)
     assert together == [alone[0], alone[2], alone[1]]
-    sequences = [(prompt.followed_by([5, 6]), len(prompt)) for prompt in prompts]
+    sequences = [(followed_by(prompt, [5, 6]), len(prompt)) for prompt in prompts]
     first, second = response_nll(base.model, sequences, pad_id=0)
     assert not torch.allclose(first, second)
 

@@ -15,10 +15,6 @@ class Prompt(list[int]):
         super().__init__(ids)
         self.images = tuple(images)
 
-    def followed_by(self, ids: Iterable[int]) -> Prompt:
-        """The same with more tokens behind."""
-        return Prompt([*self, *ids], self.images)
-
 
 def images_of(ids: Any) -> tuple[str, ...]:
     """The pictures of token ids; none for plain ones."""
@@ -53,16 +49,21 @@ class ImageReader(Protocol):
         ...
 
 
+def takes_pictures(owner: Any) -> bool:
+    """Whether a tokenizer or model has an image reader."""
+    return getattr(owner, "image_reader", None) is not None
+
+
 def reader_of(owner: Any) -> ImageReader:
     """The image reader of a tokenizer or model.
 
     Raises:
         UserError: it has none: the model takes text alone.
     """
-    reader: ImageReader | None = getattr(owner, "image_reader", None)
-    if reader is None:
+    if not takes_pictures(owner):
         raise UserError(
             "the model takes no pictures, but the chat has one",
             "take a vision-language model with its processor's files, or text data",
         )
+    reader: ImageReader = owner.image_reader
     return reader

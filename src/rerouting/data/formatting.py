@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rerouting.core.errors import UserError
-from rerouting.core.prompts import Prompt, reader_of
+from rerouting.core.prompts import Prompt, followed_by, reader_of
 from rerouting.core.records import Chat, Tool
 from rerouting.data.call_parsing import parse_calls
 from rerouting.data.template import closing_ids
@@ -71,7 +71,7 @@ def render_prompt(
     text = tool_prompt_text(chat, tokenizer)
     if chat.images:
         ids = Prompt(_whole(reader_of(tokenizer).expand(text, chat.images), chat, max_prompt), chat.images)
-        return ids.followed_by(encode(tokenizer, prefix)) if prefix else ids
+        return followed_by(ids, encode(tokenizer, prefix)) if prefix else ids
     plain = _shorten(encode(tokenizer, text), max_prompt, cut)
     return plain + encode(tokenizer, prefix) if prefix else plain
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import takes_pictures
 from rerouting.core.records import Call, Chat, Message, Tool
 
 if TYPE_CHECKING:
@@ -113,9 +114,7 @@ def render(
 ) -> str:
     """What the template writes: the turns, and with `generate` the opening of an assistant's turn."""
     ids = _call_ids(messages)
-    parts = (
-        getattr(tokenizer, "image_reader", None) is not None
-    )  # such templates are written for lists of parts
+    parts = takes_pictures(tokenizer)  # such templates are written for lists of parts
     turns = [_turn(message, own, parts) for message, own in zip(messages, ids, strict=True)]
     given: dict[str, Any] = {"tools": [_schema(tool) for tool in tools]} if tools else {}
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate, **given))

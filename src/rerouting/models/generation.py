@@ -23,7 +23,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.prompts import images_of, reader_of
 from rerouting.models.layers import unwrapped
 from rerouting.models.memory import halved
-from rerouting.pictures.opening import identity
+from rerouting.pictures.opening import named
 
 _NUCLEUS = 256
 
@@ -76,7 +76,7 @@ def generate(
     """
     sampling = _Sampling(do_sample, temperature, top_p, seed)
     _check(prompts, max_new_tokens, sampling)
-    keys = [_key(prompt) for prompt in prompts]
+    keys = [repr(tuple(named(prompt))).encode() for prompt in prompts]
 
     def batch(rows: list[int], width: int) -> dict[str, Tensor]:
         ids = torch.full((len(rows), width), tokenizer.pad_token_id, dtype=torch.long)
@@ -120,12 +120,6 @@ def generate_from_embeddings(
 
     lengths = [len(prompt) for prompt in prompts]
     return _continue(model, tokenizer, lengths, keys, batch, max_new_tokens, sampling, token_budget, None)
-
-
-def _key(prompt: Sequence[int]) -> bytes:
-    """Names a prompt with its pictures."""
-    seen = "".join(map(identity, images_of(prompt)))
-    return repr(tuple(prompt)).encode() + seen.encode()
 
 
 def end_tokens(model: Any) -> set[int]:

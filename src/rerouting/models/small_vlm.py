@@ -86,12 +86,6 @@ def small_vlm(language: LoadedModel, seed: int = 0, vision: dict[str, Any] | Non
     return model, processor
 
 
-def eye(model: Any) -> list[nn.Parameter]:
-    """The weights of vision tower and projector."""
-    parts = (model.model.vision_tower, model.model.multi_modal_projector)
-    return [item for part in parts for item in part.parameters()]
-
-
 def _scale(projector: Any, embeddings: torch.Tensor) -> None:
     """What the projector puts out begins about as large as the embeddings of words are."""
     size = float(embeddings[:: max(1, len(embeddings) // 4096)].float().pow(2).mean().sqrt())

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import ImageReader
 from rerouting.models.images import body_of
-from rerouting.models.layers import block_of_layer, decoder_blocks
+from rerouting.models.layers import block_of_layer, decoder_blocks, unwrapped
 from rerouting.models.packing import GROUPED, VARLEN, Layout
 
 Key = int | str
@@ -69,6 +70,11 @@ class Trunk(nn.Module):
     def dtype(self) -> torch.dtype:
         """Number format of the frozen weights."""
         return self._found.owner.get_input_embeddings().weight.dtype  # type: ignore[operator, no-any-return]
+
+    @property
+    def reader(self) -> ImageReader | None:
+        """What reads the model's pictures; None where it takes text alone."""
+        return getattr(unwrapped(self.model), "image_reader", None)
 
     @property
     def all_blocks(self) -> nn.ModuleList:

@@ -25,6 +25,7 @@ from rerouting.core.files import atomic_write, read_jsonl, write_jsonl
 from rerouting.core.finder import Component, build
 from rerouting.core.findings import MODELS
 from rerouting.core.manifest import environment
+from rerouting.core.prompts import takes_pictures
 from rerouting.core.records import Chat, Message
 from rerouting.core.rundir import hold
 from rerouting.evaluation.attack_config import AttackConfig
@@ -89,7 +90,7 @@ class _Matrix:
         self.attacks, self.skipped = setup.attacks(config)
         self.judges = setup.judges(config)
         self.pair: dict[str, LoadedModel] = pair_of(config.model, config.base)
-        if getattr(self.pair["base"].tokenizer, "image_reader", None) is None:
+        if not takes_pictures(self.pair["base"].tokenizer):
             setup.drop_image_attacks(self.config, self.attacks, self.skipped)
         self.digests = {model: digest(loaded) for model, loaded in self.pair.items()}
         tokens, base = config.answer_tokens, self.pair["base"]

@@ -114,7 +114,7 @@ def accuracy(model: Any, tokenizer: Any, pictures: int, split: str = "test") -> 
         fact, text, wanted = any_question(facts, random.Random(f"{split}/{number}/question"))
         asked.append({"picture": f"drawn:{split}/{number}", "fact": fact, "question": text, "wanted": wanted})
     prompts = [render_prompt(_chat(row["question"], row["picture"]), tokenizer) for row in asked]
-    found = generate(model, tokenizer, prompts, max_new_tokens=6, token_budget=32768)
+    found = generate(model, tokenizer, prompts, max_new_tokens=6)
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
     return [
         row | {"answer": text, "right": is_right(text, row["wanted"])}
@@ -178,7 +178,6 @@ def _texts(language: LoadedModel, config: EyeConfig) -> list[Chat]:
         language.tokenizer,
         prompts,
         max_new_tokens=config.answer_tokens,
-        token_budget=65536 if language.device.type == "cuda" else 8192,
     )
     texts = [language.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
     answered = [chat.with_response(text) for chat, text in zip(harmless, texts, strict=True) if text.strip()]

@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,18 +232,15 @@ def _loop(
     return rows
 
 
-class _learning:  # noqa: N801  (reads as a statement)
+@contextmanager
+def _learning(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     """Within this context these weights learn."""
-
-    def __init__(self, parameters: Any) -> None:
-        self.parameters = list(parameters)
-
-    def __enter__(self) -> None:
-        for item in self.parameters:
-            item.requires_grad_(True)
-
-    def __exit__(self, *error: object) -> None:
-        for item in self.parameters:
+    for item in parameters:
+        item.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for item in parameters:
             item.requires_grad_(False)
 
 

@@ -19,7 +19,6 @@ from rerouting.core.errors import UserError
 from rerouting.core.finder import build
 from rerouting.data.formatting import Example
 from rerouting.losses.geometry import cosine
-from rerouting.models.layers import unwrapped
 from rerouting.models.lora import without_adapters
 from rerouting.models.trunk import Key, Trunk
 from rerouting.training.batching import Batch, collate, micro_batches
@@ -117,7 +116,6 @@ class Objective:
         self.padded_length, self.micro_batch = padded_length, micro_batch
         self.packed, self.shared = packed, shared
         self.device = next(trunk.parameters()).device
-        self.reader = getattr(unwrapped(trunk.model), "image_reader", None)
         self.reroute_loss = build("losses.reroute", config.reroute)
         self.by_sequence: bool = getattr(self.reroute_loss, "by_sequence", False)
         self.places = _needed(self.reroute_loss, config.reroute.name, places or {})
@@ -204,7 +202,7 @@ class Objective:
         """Micro-batches on the trunk's device, and what they hold."""
         skip, groups = self.config.skip_first_token, micro_batches(examples, self.micro_batch)
         batches = [
-            collate(group, self.pad_id, skip, self.packed, self.device, self.reader) for group in groups
+            collate(group, self.pad_id, skip, self.packed, self.device, self.trunk.reader) for group in groups
         ]
         real = sum(len(example.ids) for example in examples)
         positions = sum(batch.input_ids.numel() for batch in batches)

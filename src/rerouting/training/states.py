@@ -9,7 +9,6 @@ from torch import Tensor
 
 from rerouting.core.progress import bar
 from rerouting.data.formatting import Example
-from rerouting.models.layers import unwrapped
 from rerouting.models.trunk import Key, Trunk
 from rerouting.training.batching import Batch, collate, micro_batches
 
@@ -41,8 +40,7 @@ def mean_states(
     means, counts = [], []
     with bar(what, len(examples)) as progress:
         for group in micro_batches(examples, size):
-            reader = getattr(unwrapped(trunk.model), "image_reader", None)
-            batch = collate(group, pad_id, device=device, reader=reader)
+            batch = collate(group, pad_id, device=device, reader=trunk.reader)
             pool = _Pool(batch, len(group))
             assert batch.attention_mask is not None
             trunk(batch.input_ids, batch.attention_mask, layers, seen=pool, media=batch.media)
