@@ -63,8 +63,7 @@ def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
     trunk, head = inner.get_decoder(), inner.get_output_embeddings()
     weights, device = [item for item in adapted.parameters() if item.requires_grad], inner.device
     optimiser = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0, fused=True)
-    random.Random(args.seed).shuffle(examples)
-    steps = [examples[at : at + args.batch] for at in range(0, len(examples), args.batch)]
+    steps = _steps(examples, args.batch, random.Random(args.seed))
     started, recent = time.monotonic(), list[torch.Tensor]()
     ways = ExitStack()
     ways.enter_context(lean(adapted))
@@ -87,6 +86,18 @@ def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
             sys.stderr.write(f"step {number}/{len(steps)}, loss {mean:.3f}, {seconds:.0f} s\n")
     ways.close()
     return adapted.float().merge_and_unload().to(torch.bfloat16)  # rounded once, after the sum
+
+
+def _steps(examples: list[Example], batch: int, chance: random.Random) -> list[list[Example]]:
+    """Batches in a random order, each of examples of about one length, so that little is padding."""
+    chance.shuffle(examples)
+    some = [
+        sorted(examples[at : at + 16 * batch], key=lambda one: len(one.ids))
+        for at in range(0, len(examples), 16 * batch)
+    ]
+    steps = [chunk[at : at + batch] for chunk in some for at in range(0, len(chunk), batch)]
+    chance.shuffle(steps)
+    return steps
 
 
 def main() -> None:
