@@ -88,6 +88,14 @@ def test_restarts_begin_elsewhere_and_are_attempts_too(target, tmp_path):
     assert attempts[1].trace["largest_change"] <= PGD.epsilon
 
 
+def test_a_restart_begins_where_it_does_alone(target, tmp_path):
+    resources = replace(RESOURCES, folder=tmp_path)
+    again = replace(PGD, restarts=2, generations=1, momentum=0.0)
+    together = [one for one in again.run(target, CHATS[:2], resources) if one.chat.id == "evil"]
+    alone = again.run(target, CHATS[1:2], resources)
+    assert abs(together[1].trace["first_loss"] - alone[1].trace["first_loss"]) < 1e-3
+
+
 def test_the_safety_prompt_is_part_of_what_is_attacked(target, tmp_path):
     given = replace(PGD, safety_prompt=WORDS, steps=1, generations=1)
     (attempt,) = given.run(target, CHATS[:1], replace(RESOURCES, folder=tmp_path))

@@ -1,6 +1,7 @@
 """From a language model to a small vision-language model, its circuit breakers, and attacks: the verbs, end to end."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from rerouting.core.config import load_config
 from rerouting.core.files import read_jsonl
 from rerouting.core.finder import Component, build
 from rerouting.core.recipes import recipe_path
+from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.kept_config import KeptConfig
@@ -18,6 +20,9 @@ from rerouting.models.loading import load
 from rerouting.models.small_vlm import small_vlm
 from rerouting.pipeline.attack import attack_run
 from rerouting.pipeline.kept import kept_run
+from rerouting.pipeline.pair import models_of
+from rerouting.pipeline.probing import Reader, answered
+from rerouting.pipeline.reading_both import read_both
 from rerouting.pipeline.run import execute
 from rerouting.pipeline.small_vlm import make
 from rerouting.training.config import RunConfig
@@ -135,14 +140,45 @@ def test_attacks_and_measures_by_picture(run, tmp_path):
     again = {row["key"]: row["answer"] for row in rows}
     attack_run(config, tmp_path / "attacks")  # finished cases are not attacked again
     assert {row["key"]: row["answer"] for row in read_jsonl(tmp_path / "attacks" / "results.jsonl")} == again
+    (tmp_path / "attacks").rename(tmp_path / "elsewhere")  # a matrix may be moved, and judged again
+    more = replace(config, judges=["refusal_words", "broken"])
+    attack_run(more, tmp_path / "elsewhere")
+    moved = list(read_jsonl(tmp_path / "elsewhere" / "results.jsonl"))
+    assert all(row["verdicts"]["broken"]["yes"] is not None for row in moved)
+    assert {row["messages"][-1]["images"][0].split("/")[0] for row in moved} == {"drawn:test", "pictures"}
+
+
+def test_what_is_kept_is_measured_with_the_picture_in_sight(run, tmp_path):
+    pictured = [{"name": "drawn", "options": {"kind": "questions", "split": "test", "limit": 4}}]
     kept = KeptConfig(
         model=str(run),
-        measures=["picture_questions"],
-        measure_options={"picture_questions": {"limit": 4}},
+        measures=["picture_questions", "intrinsic", "over_refusal"],
+        measure_options={
+            "picture_questions": {"limit": 4},
+            "intrinsic": {"sources": pictured},
+            "over_refusal": {"sources": pictured},
+        },
         max_new_tokens=3,
     )
-    summary = kept_run(kept, tmp_path / "kept")
-    assert "right about pictures" in json.dumps(summary)
+    found = kept_run(kept, tmp_path / "kept")["measures"]
+    assert "right about pictures" in json.dumps(found["picture_questions"])
+    assert {row["name"] for row in found["intrinsic"]["findings"]} >= {"nll", "kl", "drift"}
+    rows = list(read_jsonl(tmp_path / "kept" / "rows" / "over_refusal.jsonl"))
+    assert len(rows) == 4 and all(row["messages"][-1]["images"] for row in rows)
+
+
+def test_probes_and_the_analysis_see_the_picture(run):
+    base, _ = models_of(run)
+    bare, shown = (
+        answered(base, Chat("a", (Message("user", "Do", images=images),)), "", "Sure")
+        for images in ((), ("drawn:test/1",))
+    )
+    other = replace(shown, images=("drawn:test/3",))
+    states = [read_both(base, base, one).cosine for one in (bare, shown)]
+    assert states[0].shape[1] < states[1].shape[1]
+    reader = Reader(base, 0)
+    one, two = (reader.states([item], [1], None, "")[0][1] for item in (shown, other))
+    assert not torch.allclose(one, two)
 
 
 def test_the_papers_recipe_trains_two_steps(tmp_path, monkeypatch):

@@ -92,10 +92,9 @@ class ImagePgd:
         maps = {job.size: pixel_map(target.tokenizer.image_reader, job.size) for job in jobs}
         attempts: list[Attempt] = []
         for restart in range(self.restarts):
-            start = torch.Generator().manual_seed(resources.seed + restart) if restart else None
             for size, own in maps.items():
                 same = [job for job in jobs if job.size == size]
-                descend = partial(self._descend, target, pixels=own, start=start, resources=resources)
+                descend = partial(self._descend, target, pixels=own, restart=restart, resources=resources)
                 found = in_batches(descend, same, self.batch)
                 for job, kept in zip(same, found, strict=True):
                     attempts += [self._attempt(job, one, own, target, resources.folder) for one in kept]
@@ -119,7 +118,7 @@ class ImagePgd:
         target: Target,
         jobs: Sequence[_Job],
         pixels: PixelMap,
-        start: torch.Generator | None,
+        restart: int,
         resources: Resources,
     ) -> list[list[_Kept]]:
         """The pictures that are to be tried, of each behaviour."""
@@ -131,8 +130,10 @@ class ImagePgd:
         rows = target_rows(prompts, [job.wanted for job in jobs], device)
         radius, move = self.epsilon / 255, self.step_size / 255
         change = torch.zeros_like(clean)
-        if start is not None:
-            drawn = torch.rand(clean.shape, generator=start).to(device)
+        if restart:
+            drawn = torch.stack([_noise(job.chat.id, restart, resources.seed, size) for job in jobs]).to(
+                device
+            )
             change = ((2 * drawn - 1) * radius + clean).clamp(0, 1) - clean
         more = self._types(target, prompts, rows.ids.shape[1], device)
         pace, states = torch.zeros_like(clean), [_Course() for _ in jobs]
@@ -237,6 +238,12 @@ class _Kept:
 def _values(picture: Image.Image) -> Tensor:
     """Pixels (H, W, 3) from 0 to 1."""
     return torch.from_numpy(numpy.array(picture)).float() / 255
+
+
+def _noise(name: str, restart: int, seed: int, size: tuple[int, int]) -> Tensor:
+    """Where a restart begins, (H, W, 3) from 0 to 1: a behaviour's own, whatever else is in its batch."""
+    key = int(hashlib.sha256(f"{seed}/{restart}/{name}".encode()).hexdigest()[:15], 16)
+    return torch.rand(size[1], size[0], 3, generator=torch.Generator().manual_seed(key))
 
 
 def _rounded(picture: Tensor) -> Any:

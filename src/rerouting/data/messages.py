@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from rerouting.core.errors import UserError
@@ -15,6 +16,8 @@ _ROLES: dict[str, Role] = {role: role for role in get_args(Role)} | {"human": "u
 def parse_messages(value: Any, where: str) -> tuple[Message, ...]:
     """Turns from `[{"role", "content"}, …]`, from ShareGPT's `[{"from", "value"}, …]`, or from either as JSON
     text.
+
+    Pictures are taken over from `images`, as they are written.
 
     Raises:
         UserError: not such a list, an unknown role, or content that is not text; the message begins with
@@ -51,7 +54,17 @@ def _parse_turn(turn: Any, where: str) -> Message:
     if calls and _ROLES[role] != "assistant":
         raise UserError(f"{where}: a turn of the {role} has calls", "only the assistant calls functions")
     name = turn.get("name") if role == "tool" else ""
-    return Message(_ROLES[role], content, calls, name if isinstance(name, str) else "")
+    images = turn.get("images") or ()
+    if not isinstance(images, list | tuple) or not all(isinstance(one, str) for one in images):
+        raise UserError(
+            f"{where}: the images are no list of references", "write paths, or drawn:test/17 and the like"
+        )
+    return Message(_ROLES[role], content, calls, name if isinstance(name, str) else "", tuple(images))
+
+
+def with_pictures(turns: Sequence[Message], place: Callable[[str], str]) -> tuple[Message, ...]:
+    """The turns with every picture's reference as `place` makes it."""
+    return tuple(replace(turn, images=tuple(map(place, turn.images))) for turn in turns)
 
 
 def _parse_call(value: Any, where: str) -> Call:

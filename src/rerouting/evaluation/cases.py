@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from rerouting.core.attempt import Attempt, behaviour_of, context_of
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.records import Chat, shown
-from rerouting.pictures.opening import identity
+from rerouting.pictures.opening import identity, portable
 
 Row = dict[str, Any]
 
@@ -123,7 +123,7 @@ def case_row(
 
 def _attempt_row(attempt: Attempt, prompt: str, folder: Path) -> Row:
     return {
-        "messages": [shown(turn) for turn in attempt.chat.messages],
+        "messages": [_portable(shown(turn), folder) for turn in attempt.chat.messages],
         "prefill": attempt.prefill,
         "prompt": prompt,
         "ids": None if attempt.ids is None else list(attempt.ids),
@@ -133,6 +133,11 @@ def _attempt_row(attempt: Attempt, prompt: str, folder: Path) -> Row:
         "passing": attempt.passing,
         "trace": _finite(attempt.trace),
     }
+
+
+def _portable(turn: Row, folder: Path) -> Row:
+    images = [portable(image, folder) for image in turn.get("images", ())]
+    return turn | ({"images": images} if images else {})
 
 
 def _finite(value: Any) -> Any:

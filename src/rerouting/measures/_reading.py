@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.data.formatting import Example, tokenise_all
+from rerouting.models.reading import whole_pass
 from rerouting.targets.target import Target
 
 Row = dict[str, Any]
@@ -46,8 +47,8 @@ def read(
 @torch.inference_mode()
 def _compared(example: Example, base: Target, rerouted: Target, layers: bool) -> Row:
     start, end = example.n_prompt, len(example.ids)
-    own_logits, own_states = _read(base, example.ids, start, layers)
-    new_logits, new_states = _read(rerouted, example.ids, start, layers)
+    own_logits, own_states = _read(base, example, layers)
+    new_logits, new_states = _read(rerouted, example, layers)
     new_logits = new_logits.to(own_logits.device)
     given = torch.tensor(example.ids[start:], device=own_logits.device)
     own, new = own_logits.log_softmax(-1), new_logits.log_softmax(-1)
@@ -71,14 +72,8 @@ def _compared(example: Example, base: Target, rerouted: Target, layers: bool) ->
     return row
 
 
-def _read(target: Target, ids: Sequence[int], start: int, layers: bool) -> tuple[Tensor, list[Tensor]]:
-    """Logits (T, V) that predict the tokens from `start` on, float32, and their hidden states (T, D) by layer."""
-    device = next(target.model.parameters()).device
-    output = target.model(
-        torch.tensor([list(ids)], device=device),
-        use_cache=False,
-        output_hidden_states=layers,
-        logits_to_keep=len(ids) - start + 1,
-    )
-    states = [state[0, start:] for state in output.hidden_states] if layers else []
+def _read(target: Target, example: Example, layers: bool) -> tuple[Tensor, list[Tensor]]:
+    """Logits (T, V) that predict the response's tokens, float32, and their hidden states (T, D) by layer."""
+    output = whole_pass(target.model, example, layers)
+    states = [state[0, example.n_prompt :] for state in output.hidden_states] if layers else []
     return output.logits[0, :-1].float(), states

@@ -19,7 +19,7 @@ from typing import Any
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Aids, Judged, Measured
 from rerouting.core.findings import MODELS, Finding
-from rerouting.core.records import Chat
+from rerouting.core.records import Chat, shown
 from rerouting.data.config import SourceConfig
 from rerouting.measures._texts import bundled, named
 from rerouting.targets.target import Target
@@ -61,7 +61,7 @@ def _rows(name: str, chats: list[Chat], base: Target, rerouted: Target, aids: Ai
             "source": name,
             "id": chat.id,
             "category": chat.category,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in chat.messages],
+            "messages": list(map(shown, chat.messages)),
         }
         for chat in chats
     ]

@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import reader_of
 from rerouting.models.layers import unwrapped
 from rerouting.pictures.opening import open_picture
 
@@ -150,6 +151,25 @@ class Reader:
         """What the processor makes of one picture's pixels."""
         found = self.processor.image_processor(images=[[open_picture(reference)]], return_tensors="pt")
         return torch.as_tensor(found["pixel_values"])
+
+
+def media_of(
+    model: Any, rows: Sequence[Sequence[int]], prompts: Sequence[int], images: Sequence[str], width: int
+) -> dict[str, Tensor]:
+    """Pictures and what belongs to them, of rows padded on the right, on the model's device; nothing for text alone.
+
+    Args:
+        model: with or without adapters.
+        rows: token ids of B sequences.
+        prompts: how many of each are the prompt's.
+        images: all pictures of all rows, in order.
+        width: to which the rows are padded.
+    """
+    if not images:
+        return {}
+    inner: Any = unwrapped(model)
+    found = reader_of(inner).inputs(rows, prompts, images, width, left=False)
+    return {name: item.to(inner.device) for name, item in found.items()}
 
 
 def body_of(model: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rerouting.core.prompts import images_of, reader_of
-from rerouting.models.layers import unwrapped
+from rerouting.core.prompts import images_of
+from rerouting.models.images import media_of
 
 
 @torch.no_grad()
@@ -46,7 +46,8 @@ def response_nll(
             scores |= {index: torch.empty(0) for index in rows}
             continue
         given = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-        given |= _pictured([sequences[index] for index in rows], width, model, device)
+        some, prompts = zip(*(sequences[index] for index in rows), strict=True)
+        given |= media_of(model, some, prompts, [one for ids in some for one in images_of(ids)], width)
         logits = model(**given, logits_to_keep=torch.tensor(kept, device=device)).logits
         place = {at: number for number, at in enumerate(kept)}
         for row, index in enumerate(rows):
@@ -54,15 +55,3 @@ def response_nll(
             labels = input_ids[row, sequences[index][1] : len(sequences[index][0])]
             scores[index] = torch.nn.functional.cross_entropy(own, labels, reduction="none").cpu()
     return [scores[index] for index in range(len(sequences))]
-
-
-def _pictured(
-    sequences: Sequence[tuple[Sequence[int], int]], width: int, model: Any, device: torch.device
-) -> dict[str, Tensor]:
-    """Pictures and what belongs to them, of rows padded on the right."""
-    images = [image for ids, _ in sequences for image in images_of(ids)]
-    if not images:
-        return {}
-    rows, prompts = zip(*sequences, strict=True)
-    found = reader_of(unwrapped(model)).inputs(rows, prompts, images, width, left=False)
-    return {name: item.to(device) for name, item in found.items()}

@@ -52,6 +52,18 @@ def open_picture(reference: str) -> Image.Image:
     )
 
 
+def placed(reference: str, folder: Path) -> str:
+    """A reference that is to be opened: to a file of the folder's own pictures/ by its place in there, so that the
+    folder may be moved; any other as it is."""
+    own = folder / "pictures" / Path(reference).name
+    return str(own) if not reference.startswith(MADE) and own.is_file() else reference
+
+
+def portable(reference: str, folder: Path) -> str:
+    """A reference that is to be written down: `pictures/NAME` for a file in the folder's own pictures/."""
+    return f"pictures/{Path(reference).name}" if Path(reference).parent == folder / "pictures" else reference
+
+
 @lru_cache(maxsize=4096)
 def _digest_of(path: str, changed: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

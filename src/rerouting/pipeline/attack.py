@@ -26,13 +26,15 @@ from rerouting.core.finder import Component, build
 from rerouting.core.findings import MODELS
 from rerouting.core.manifest import environment
 from rerouting.core.prompts import takes_pictures
-from rerouting.core.records import Chat, Message
+from rerouting.core.records import Chat
 from rerouting.core.rundir import hold
+from rerouting.data.messages import parse_messages, with_pictures
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model, fit_folder
 from rerouting.evaluation.cases import CASE_FIELDS, CaseFile, answered, asked
 from rerouting.evaluation.judging import LoopJudge, Scorer, VerdictFile, label_of, verdicts_of
 from rerouting.models.loading import LoadedModel
+from rerouting.pictures.opening import placed
 from rerouting.pipeline import attack_setup as setup
 from rerouting.pipeline.pair import digest, pair_of
 from rerouting.pipeline.reviewed import cases_of, write_summary
@@ -161,7 +163,7 @@ class _Matrix:
         """Write verdicts and label into every answered attempt, in place; `again`: ask once more for unscored ones."""
         by_id = {chat.id: chat for _, chat in self.chats}
         flat = answered(cases)
-        given = [_judged(case, attempt, by_id[case["id"]]) for case, attempt in flat]
+        given = [_judged(case, attempt, by_id[case["id"]], self.out) for case, attempt in flat]
         self.scorer.reload()
         judged = self.scorer.measured([by_id[case["id"]] for case, _ in flat], given)
         for (_, attempt), one in zip(flat, judged, strict=True):
@@ -207,12 +209,10 @@ class _Matrix:
         return Resources(config.seed, self.loop_judge, assistant, translator, folder=self.out, base=base)
 
 
-def _judged(case: Row, attempt: Row, chat: Chat) -> Judged:
+def _judged(case: Row, attempt: Row, chat: Chat, folder: Path) -> Judged:
     """An attempt's answer; what was sent is left out where the input was no text."""
-    turns = tuple(
-        Message(turn["role"], turn["content"], images=tuple(turn.get("images", ())))
-        for turn in attempt["messages"]
-    )
+    turns = parse_messages(attempt["messages"], case["id"])
+    turns = with_pictures(turns, lambda image: placed(image, folder))
     sent = None if turns == chat.messages or attempt["embeddings"] else Chat(case["id"], turns)
     return Judged(
         case["behaviour"],

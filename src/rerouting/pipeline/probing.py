@@ -151,7 +151,7 @@ def answered(loaded: LoadedModel, chat: Chat, prefill: str, text: str) -> Exampl
     if not ids:
         return None
     mask = (False,) * len(prompt) + (True,) * len(ids)
-    return Example((*prompt, *ids), len(prompt), mask, chat.id)
+    return Example((*prompt, *ids), len(prompt), mask, chat.id, chat.images)
 
 
 def _harmless(run: Path, base: LoadedModel, config: ProbeConfig) -> list[Chat]:

@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from rerouting.data.formatting import Example
 from rerouting.models.loading import LoadedModel
+from rerouting.models.reading import whole_pass
 from rerouting.pipeline.chat_style import TRIP_BELOW
 from rerouting.pipeline.trip import TripWatch, divergences
 
@@ -54,15 +55,7 @@ def trip_of(cosines: list[float]) -> int | None:
 @torch.inference_mode()
 def read_both(base: LoadedModel, rerouted: LoadedModel, example: Example) -> Reading:
     """One text through both models, in full."""
-    outputs = [
-        one.model(
-            torch.tensor([example.ids], device=one.device),
-            use_cache=False,
-            output_hidden_states=True,
-            logits_to_keep=len(example.ids) - example.n_prompt + 1,
-        )
-        for one in (base, rerouted)
-    ]
+    outputs = [whole_pass(one.model, example, layers=True) for one in (base, rerouted)]
     before, after = (
         torch.cat([state.float().cpu() for state in output.hidden_states]) for output in outputs
     )  # (L + 1, T, D)

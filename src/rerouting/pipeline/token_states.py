@@ -46,7 +46,7 @@ def token_states(
     owners: list[int] = []
     with bar(what, len(examples)) as progress:
         for group in micro_batches(examples, size):
-            batch = collate(group, pad_id, device=device)
+            batch = collate(group, pad_id, device=device, reader=trunk.reader)
             taken = [_spread(example, skip, tokens) for example in group]
             rows = torch.tensor([row for row, places in enumerate(taken) for _ in places], dtype=torch.long)
             columns = torch.tensor([place for places in taken for place in places], dtype=torch.long)
@@ -58,7 +58,7 @@ def token_states(
                 assert isinstance(key, int)
                 found[key].append(state[rows.to(state.device), columns.to(state.device)].float().cpu())
 
-            trunk(batch.input_ids, batch.attention_mask, layers, seen=keep)
+            trunk(batch.input_ids, batch.attention_mask, layers, seen=keep, media=batch.media)
             progress.advance(len(group))
     return {layer: torch.cat(states) for layer, states in found.items()}, torch.tensor(owners)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 from rerouting.core.errors import UserError
-from rerouting.pictures.opening import MADE, open_picture
+from rerouting.pictures.opening import open_picture, placed
 from rerouting.report.node import Node
 from rerouting.report.parts import Picture
 
@@ -33,7 +33,7 @@ def pictures_of(folder: Path, row: Node) -> list[Picture]:
     found = []
     for reference in images:
         try:
-            sent = open_picture(_place(folder, reference))
+            sent = open_picture(placed(reference, folder))
             before = open_picture(clean).resize(sent.size) if clean else None
         except UserError as error:
             found.append(Picture(f"cannot be shown: {error}", ""))
@@ -45,11 +45,6 @@ def pictures_of(folder: Path, row: Node) -> list[Picture]:
             ]
         found.append(_shown("sent", sent))
     return found
-
-
-def _place(folder: Path, reference: str) -> str:
-    own = folder / "pictures" / Path(reference).name
-    return str(own) if not reference.startswith(MADE) and own.is_file() else reference
 
 
 def _change(before: Image.Image, after: Image.Image) -> Image.Image:

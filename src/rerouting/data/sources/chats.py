@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Call, Chat, Message
-from rerouting.data.messages import parse_messages, parse_tools, split_response
+from rerouting.data.image_files import folder_of, picture_at
+from rerouting.data.messages import parse_messages, parse_tools, split_response, with_pictures
 from rerouting.data.reading import Row, column, optional_column, read_rows
 from rerouting.data.tool_text import as_text
 
@@ -100,7 +101,10 @@ class Chats:
         if self.messages is not None:
             if self.messages not in row.values:
                 column(row, self.messages)
-            turns, response = split_response(parse_messages(row.values[self.messages], row.where), row.where)
+            given = parse_messages(row.values[self.messages], row.where)
+            folder = folder_of(self.path, None)
+            turns = with_pictures(given, lambda image: picture_at(folder, image, row.where))
+            turns, response = split_response(turns, row.where)
             if response is None and self.response is not None and self.response in row.values:
                 response = column(row, self.response)
             return turns, response
