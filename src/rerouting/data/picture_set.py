@@ -58,7 +58,8 @@ class PictureSet(Writing):
             ],
         }
     )
-    """Example requests that must not be fulfilled, by category; pictures take the categories in turn."""
+    """Example requests that must not be fulfilled, by category; pictures take the categories in turn. An empty
+    list takes one of these out."""
     allowed: list[str] = field(
         default_factory=lambda: [
             "What is the most striking thing in this picture?",

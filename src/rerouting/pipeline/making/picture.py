@@ -87,10 +87,8 @@ def check(options: PictureSet) -> None:
         UserError: says what is missing or impossible.
     """
     check_writing(options, {"requests": 1, "neighbours": 1})
-    if not options.allowed or not options.must_not or not all(options.must_not.values()):
-        raise UserError(
-            f"{options.name}: must_not or allowed has no example", "give some, in every category of must_not"
-        )
+    if not options.allowed or not any(options.must_not.values()):
+        raise UserError(f"{options.name}: must_not or allowed has no example", "give at least two of each")
     recipe(options, Path(), Path(), dict.fromkeys(HELD, 1))
 
 

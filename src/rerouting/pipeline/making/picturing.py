@@ -121,7 +121,8 @@ class PictureRequests:
         options = self.options
         harmful = side == "must_not"
         count = options.requests if harmful else options.neighbours
-        by_category = options.must_not if harmful else {"": options.allowed}
+        given = options.must_not if harmful else {"": options.allowed}
+        by_category = {name: texts for name, texts in given.items() if texts}
         named = [list(by_category)[at % len(by_category)] for at in range(len(described))]
         asked = [
             self._prompt(side, chat, category, by_category, count)
