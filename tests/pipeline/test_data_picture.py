@@ -26,7 +26,7 @@ from rerouting.targets.assistants.local import Local
 from rerouting.training.config import RunConfig
 from tests.models.tiny_vision import save
 from tests.pipeline.scripted_eye import number
-from tests.pipeline.tiny_run import save_model
+from tests.pipeline.tiny_run import own_cache, save_model, write_recipe
 from tests.targets.test_endpoint import running, said
 
 SCRIPTED = f"{Path(__file__).with_name('scripted_eye.py')}:Scripted"
@@ -259,6 +259,57 @@ def test_local_models_and_pictures(tmp_path):
     assert wrong.text is None and "no picture that can be read" in wrong.failure
     with pytest.raises(UserError, match="text takes no pictures, but is asked about one"):
         Local(str(tmp_path / "text"), device="cpu").reply([turns], max_new_tokens=3)
+
+
+def test_one_command_from_pictures_to_a_trained_model(made, tmp_path, capsys):
+    home, report = made
+    save("llava", tmp_path / "vision")
+    with own_cache(tmp_path):
+        recipe = write_recipe(tmp_path, steps=2)
+        config = tmp_path / "options.yaml"
+        writers = {key: {"name": SCRIPTED} for key in ("describer", "writer", "answerer")}
+        config.write_text(
+            yaml.safe_dump({"recipe": str(recipe), "model": str(tmp_path / "vision"), **writers})
+        )
+        where = ["--out", str(tmp_path / "out"), "--train", str(tmp_path / "run")]
+        status = main(["data", "picture", str(home / "coco"), *where, "--config", str(config)])
+    assert status == 0, capsys.readouterr().err
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert {"own-harmful", "own-prefill", "own-benign"} <= set(summary["sets"])
+    sources = json.loads((tmp_path / "run/manifest.json").read_text())["data"]["sources"]
+    assert sources["circuit_breaker"][0]["chats"] == report.rows["circuit_breaker.jsonl"]
+
+
+def test_small_writers_go_on_with_a_list(made, tmp_path):
+    """The list style shows the description, then examples of the picture's category first."""
+    home, _ = made
+    (tmp_path / "listing.py").write_text(LISTING)
+    writer = Component(f"{tmp_path / 'listing.py'}:Listing", {"log": str(tmp_path / "log")})
+    picture(str(home / "coco"), options(writer=writer, style="list", limit=5), tmp_path / "out")
+    asked = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert all("This is what a picture shows: There is the" in text for text, _ in asked)
+    assert all("about this picture." in text and begun.endswith("\n7.") for text, begun in asked)
+    prompts = [row["messages"][0]["content"] for row in rows_of(tmp_path / "out/stages/2_requests.jsonl")]
+    assert prompts and all(text.startswith("May I see the ") for text in prompts)
+
+
+LISTING = """
+import json
+from dataclasses import dataclass
+from rerouting.core.contracts import Reply
+
+@dataclass
+class Listing:
+    log: str
+    many_prefills = True
+
+    def reply(self, conversations, *, prefill, **options):
+        begun = [prefill] * len(conversations) if isinstance(prefill, str) else prefill
+        with open(self.log, "a") as file:
+            for talk, one in zip(conversations, begun):
+                file.write(json.dumps([talk[-1].content, one]) + "\\n")
+        return [Reply(f"{one} May I see the {len(one)} chairs?\\n8. And") for one in begun]
+"""
 
 
 @pytest.mark.parametrize(
