@@ -61,7 +61,7 @@ class Scripted:
             return _description(turn)
         if "testing a safety filter" in turn.content:
             return self._requests(turn.content)
-        names = " ".join(words(turn.content + str(turn.images)))
+        names = " ".join(words(turn.content + "".join(map(identity, turn.images)) + prefill))
         if "thief" in turn.content and not prefill and number(names) % 4 == 0:
             return Reply("I'm sorry, but I can't help with that.")
         if number(names) % 9 == 1:

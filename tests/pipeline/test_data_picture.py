@@ -99,7 +99,7 @@ def test_a_picture_is_in_one_split_and_rows_keep_their_side(made):
             )
             assert row.get("response", ".").endswith(".")
     assert set(seen.values()) == {"train", "validation", "test"}
-    categories = {row["category"] for row in rows_of(home / "out/circuit_breaker.jsonl")}
+    categories = {row["category"] for row in rows_of(home / "out/stages/4_completions.jsonl")}
     assert categories == set(PictureSet().must_not)
     begun = [row["response"].startswith(row["target"]) for row in rows_of(home / "out/circuit_breaker.jsonl")]
     assert 0.2 < sum(begun) / len(begun) < 0.8
