@@ -626,11 +626,11 @@ def test_impossible_domains_are_refused_before_anything_is_generated(tmp_path, c
 def test_folders_of_others_are_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty and holds no sets of a domain"):
+    with pytest.raises(UserError, match=r"is not empty and holds no domain\.yaml"):
         make(write_domain(tmp_path), tmp_path / "out")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["thesis.txt"]
     (tmp_path / "out/domain.yaml").write_text(yaml.safe_dump({**DOMAIN, "name": "other"}))
-    with pytest.raises(UserError, match="holds the domain other, not dosing"):
+    with pytest.raises(UserError, match="holds the sets other, not dosing"):
         make(write_domain(tmp_path), tmp_path / "out")
 
 

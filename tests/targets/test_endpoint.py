@@ -1,5 +1,7 @@
 """A chat model behind an endpoint: a real server on this machine plays everything that can go wrong."""
 
+import base64
+import io
 import json
 import threading
 import time
@@ -7,6 +9,7 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from PIL import Image
 
 from rerouting.core.contracts import Reply
 from rerouting.core.errors import UserError
@@ -418,3 +421,31 @@ def test_one_bad_conversation_voids_no_other(server):
     assert (
         all(reply.failure for reply in replies[1:7]) and len({reply.failure for reply in replies[1:7]}) == 6
     )
+
+
+def test_pictures_are_parts_before_the_text(server, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    turn = Message("user", "What is this?", images=("blank:3x2", "blank:2000x1000"))
+    bad = Message("user", "What is this?", images=(str(tmp_path / "bad.png"),))
+    found = endpoint(server).reply([[turn], [bad]])
+    assert found[0] == Reply("fine")
+    assert found[1].text is None and "no picture that can be read" in found[1].failure
+    ((_, _, body),) = server.seen
+    small, large, text = body["messages"][0]["content"]
+    assert text == {"type": "text", "text": "What is this?"}
+    for part, kind, size in ((small, "png", (3, 2)), (large, "jpeg", (2000, 1000))):
+        head, _, data = part["image_url"]["url"].partition(",")
+        assert part["type"] == "image_url" and head == f"data:image/{kind};base64"
+        sent = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert sent.size == size and sent.convert("RGB").getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_a_prefill_beside_a_picture_is_asked_for_in_words(server):
+    turn = Message("user", "What is this?", images=("blank:3x2",))
+    server.play = lambda body, number: (
+        (400, {"error": "unknown continue_final_message"}, {}) if number == 0 else said("red")
+    )
+    (reply,) = endpoint(server).reply([[turn]], prefill="It is ")
+    assert reply.text == "It is red"
+    *_, text = server.seen[-1][2]["messages"][0]["content"]
+    assert text["text"].startswith("What is this?") and text["text"].endswith("characters: It is ")

@@ -1,26 +1,33 @@
-"""Look at data sets, check your own file, or make circuit-breaker and retain sets for a domain of your own."""
+"""Look at data sets, check your own file, or make circuit-breaker and retain sets for a domain or from pictures."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rerouting.cli._console import console, printable
 
+if TYPE_CHECKING:
+    from rerouting.pipeline.making.stages import Report
+
 SHOW = "What a data set holds: counts, lengths, splits, licence, likeness to evaluation sets, samples."
 CHECK = "Look through your own file; every fault with its line. Exit status 1 where there are any."
 MAKE = "Make the sets that a domain file describes; an unfinished folder goes on."
+PICTURE = (
+    "Make multimodal sets from pictures: described, asked about, answered; an unfinished folder goes on."
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Three actions, each with options of its own."""
+    """Four actions, each with options of its own."""
     actions = parser.add_subcommands(dest="action")
     actions.add_subcommand("show", _show_parser(type(parser)), help=SHOW)
     actions.add_subcommand("check", _check_parser(type(parser)), help=CHECK)
     actions.add_subcommand("make", _make_parser(type(parser)), help=MAKE)
+    actions.add_subcommand("picture", _picture_parser(type(parser)), help=PICTURE)
 
 
 def _show_parser(kind: type[ArgumentParser]) -> ArgumentParser:
@@ -74,6 +81,27 @@ def _make_parser(kind: type[ArgumentParser]) -> ArgumentParser:
     parser.add_argument(
         "--domain", type=Path, required=True, help="The domain's YAML file (docs/own_domain.md)."
     )
+    _add_sets(parser)
+    return parser
+
+
+def _picture_parser(kind: type[ArgumentParser]) -> ArgumentParser:
+    from rerouting.core.config import add_config_arguments
+    from rerouting.data.picture_set import PictureSet
+
+    parser = kind(prog="rerouting data picture", description=PICTURE)
+    parser.add_argument(
+        "folder",
+        help="Folder of pictures (COCO's train2017), a text file with a picture or reference (drawn:train/7) a line, "
+        "or data with a column image.",
+    )
+    _add_sets(parser)
+    add_config_arguments(parser, PictureSet)
+    parser.usage = "%(prog)s folder [options]"
+    return parser
+
+
+def _add_sets(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="Folder of the sets; an unfinished one goes on."
     )
@@ -84,7 +112,6 @@ def _make_parser(kind: type[ArgumentParser]) -> ArgumentParser:
         metavar="RUN",
         help="Then train on them, into this run directory.",
     )
-    return parser
 
 
 def _add_against(parser: ArgumentParser) -> None:
@@ -97,9 +124,9 @@ def _add_against(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Show, check or make."""
+    """Show, check, make or picture."""
     chosen: Namespace = args[args.action]
-    return {"show": _show, "check": _check, "make": _make}[args.action](chosen)
+    return {"show": _show, "check": _check, "make": _make, "picture": _picture}[args.action](chosen)
 
 
 def _show(args: Namespace) -> int:
@@ -152,7 +179,19 @@ def _check(args: Namespace) -> int:
 def _make(args: Namespace) -> int:
     from rerouting.pipeline.making.make import make
 
-    report = make(args.domain, args.out)
+    return _show_sets(make(args.domain, args.out), args)
+
+
+def _picture(args: Namespace) -> int:
+    from rerouting.core.config import config_from
+    from rerouting.data.picture_set import PictureSet
+    from rerouting.pipeline.making.picture import picture
+
+    return _show_sets(picture(args.folder, config_from(args, PictureSet), args.out), args)
+
+
+def _show_sets(report: Report, args: Namespace) -> int:
+    """What was made; then training, if it is asked for."""
     for line in report.lines():
         print(printable(line))
     if not report.usable or report.broke_off:

@@ -163,7 +163,7 @@ class Parser(jsonargparse.ArgumentParser):
             known, _ = first.parse_known_args(given)
         except argparse.ArgumentError as error:
             self.error(str(error), error)
-        files = [recipe_path(known.recipe)] if known.recipe else []
+        files = [recipe_path(known.recipe)] if known.recipe and "recipe" not in field_hints(cls) else []
         layers = [(load_mapping(file), str(file)) for file in [*files, *map(Path, known.config)]]
         given, chosen = _take_sections(cls, given)
         values = defaults(cls)
@@ -186,6 +186,8 @@ class Parser(jsonargparse.ArgumentParser):
 def add_config_arguments(parser: jsonargparse.ArgumentParser, cls: type, recipe: str | None = None) -> None:
     """Add --recipe, --config and one option for every field of `cls`, with its help and default.
 
+    A field `recipe` is an option like the others: then no recipe is beneath them.
+
     Args:
         parser: the `Parser` that a verb is given.
         cls: a dataclass whose fields carry their help text as string literals beneath them.
@@ -194,9 +196,14 @@ def add_config_arguments(parser: jsonargparse.ArgumentParser, cls: type, recipe:
     assert isinstance(parser, Parser), "main hands out Parser objects"
     parser.config_class = cls
     parser.usage = "%(prog)s [options]"
-    parser.add_argument(
-        "--recipe", type=str | None, default=recipe, metavar="NAME", help="A recipe's name, or a YAML file."
-    )
+    if "recipe" not in field_hints(cls):
+        parser.add_argument(
+            "--recipe",
+            type=str | None,
+            default=recipe,
+            metavar="NAME",
+            help="A recipe's name, or a YAML file.",
+        )
     parser.add_argument(
         "--config", type=str, action="append", metavar="FILE",
         help="A YAML file whose keys win over the recipe's; options on the command line win over both.",

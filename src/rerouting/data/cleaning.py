@@ -17,11 +17,13 @@ from typing import Literal
 
 from rerouting.core.english import is_latin, reads_english
 from rerouting.core.errors import UserError
+from rerouting.core.files import sha256_of
 from rerouting.core.gibberish import compression, letter_share
 from rerouting.core.records import Chat
 from rerouting.core.refusal import declines
 from rerouting.data.duplicates import duplicates
 from rerouting.data.filtering import Dropped, drop_contaminated
+from rerouting.pictures.opening import identity
 
 Answers = Literal["comply", "decline", "any", "none"]
 Rules = Iterator[tuple[bool, str, str]]
@@ -167,9 +169,10 @@ def count_words(text: str) -> int:
 
 
 def text_of(chat: Chat, answers: Answers) -> str:
-    """What makes two rows the same: all turns, and the response if it counts."""
+    """What makes two rows the same: pictures by their content, all turns, and the response if it counts."""
+    pictures = [sha256_of(identity(image)) for image in chat.images]
     turns = [turn.content for turn in chat.messages if turn.role != "system"]
-    return "\n".join([*turns, *([chat.response or ""] if answers != "none" else [])])
+    return "\n".join([*pictures, *turns, *([chat.response or ""] if answers != "none" else [])])
 
 
 def balanced(chats: Sequence[Chat], most: float, seed: int) -> tuple[list[Chat], list[Chat]]:

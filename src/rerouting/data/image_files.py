@@ -5,8 +5,50 @@ from __future__ import annotations
 from pathlib import Path
 
 from rerouting.core.errors import UserError
-from rerouting.data.reading import Row
+from rerouting.data.reading import Row, column, first, read_rows
 from rerouting.pictures.opening import MADE
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Of files that are taken for pictures."""
+
+
+def listed(path: str, limit: int | None = None) -> list[tuple[str, str]]:
+    """The pictures of a folder and of all in it, sorted; or those that a file lists. Whether they can be read, opening
+    them shows.
+
+    Args:
+        path: a folder (COCO's train2017), a text file with a reference a line, or data with a column `image`.
+        limit: the first so many; None for all.
+
+    Returns:
+        The name of each as it stands there, and its reference.
+
+    Raises:
+        UserError: there is no such folder or file, or no picture in it.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise UserError(f"there is no {path}", "give a folder of pictures, or a file that lists them")
+    if place.is_dir():
+        found = [file for file in place.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file()]
+        names = sorted(file.relative_to(place).as_posix() for file in found)
+    elif place.suffix == ".txt":
+        names = [line.strip() for line in _text_of(place).splitlines() if line.strip()]
+    else:
+        names = [column(row, "image", empty=False) for row in read_rows(path)]
+    if not names:
+        raise UserError(
+            f"{path} has no pictures", f"give a folder of {', '.join(ENDINGS)} files, or a list of them"
+        )
+    home = folder_of(path, None)
+    return [(name, name if name.startswith(MADE) else str(home / name)) for name in first(names, limit)]
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read: {error}", "give UTF-8 text, a reference a line") from error
 
 
 def folder_of(path: str, folder: str | None) -> Path:

@@ -11,7 +11,9 @@ Only the first frame of an animated file is read, transparent parts are white, a
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,6 +28,8 @@ from rerouting.pictures.writing import written
 
 MOST_PIXELS = 50_000_000
 """Larger files are refused unread: they are mistakes, or made to fill the memory."""
+LOSSLESS = 1_000_000
+"""Pixels up to which a picture is sent to an endpoint without loss."""
 MADE = ("drawn:", "written:", "steps:", "blank:")
 """How references begin that are no files."""
 
@@ -88,6 +92,18 @@ def identity(reference: str) -> str:
         return _digest_of(str(path), facts.st_mtime_ns, facts.st_size)
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def data_url(reference: str) -> str:
+    """A picture as text that endpoints take: base64 of a PNG, or beyond a megapixel of a JPEG.
+
+    Raises:
+        UserError: as `open_picture`.
+    """
+    picture, data = open_picture(reference), io.BytesIO()
+    kind = "png" if picture.width * picture.height <= LOSSLESS else "jpeg"
+    picture.save(data, kind, quality=95)
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _read(path: Path) -> Image.Image:

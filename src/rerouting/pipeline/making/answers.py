@@ -1,16 +1,16 @@
-"""Completions of forbidden requests, refusals for the retain side, and answers to what is allowed."""
+"""Completions of forbidden requests, and answers to what is allowed."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from rerouting.core.attempt import opening_of
 from rerouting.core.records import Chat, Message
 from rerouting.core.refusal import declines
-from rerouting.data.cleaning import Gone, clean, fault
-from rerouting.data.domain import Domain
+from rerouting.data.cleaning import Gone, clean
+from rerouting.data.domain import Writing
 from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.requests import Made
@@ -41,17 +41,19 @@ class Prompted:
 
 @dataclass
 class AnswerMaker:
-    """Answers the requests of a domain.
+    """Answers requests, forbidden ones and others.
 
     Attributes:
-        domain: what is to be made.
+        domain: how completions are written and kept.
         asker: who writes completions and answers.
         rule: tells on-domain completions.
+        turns: what is sent for a request.
     """
 
-    domain: Domain
+    domain: Writing
     asker: Asker
     rule: Completions
+    turns: Callable[[Chat], tuple[Message, ...]] = field(default=lambda chat: chat.messages)
 
     def completions(self, requests: Sequence[Chat]) -> tuple[Made, list[Chat]]:
         """Forbidden requests with on-domain completions, plain and opened ones, and the model's own refusals.
@@ -112,34 +114,6 @@ class AnswerMaker:
         made.notes["opened"] = sum(bool(chat.meta["prefix"]) for chat in made.kept)
         return made
 
-    def refusals(self, requests: Sequence[Chat], own: Sequence[Chat], writer: Asker | None) -> Made:
-        """Forbidden requests, declined: in the model's own words, else a writer's, else the domain file's.
-
-        Args:
-            requests: forbidden ones.
-            own: the model's own refusals.
-            writer: a generator that follows instructions; None for none.
-        """
-        made = Made([], notes={"the model's own": 0, "generated": 0, "from the domain file": 0})
-        by_id = {chat.meta["request_id"]: chat.response or "" for chat in own}
-        waiting = [chat for chat in requests if chat.id not in by_id]
-        written = self._declined(waiting, writer, made) if writer else {}
-        for number, chat in enumerate(requests):
-            response, origin = by_id.get(chat.id, ""), "the model's own"
-            if not response:
-                response, origin = written.get(chat.id, ""), "generated"
-            if not response and self.domain.refusals:
-                texts = self.domain.refusals
-                response, origin = texts[number % len(texts)], "from the domain file"
-            refusal = replace(chat.with_response(response), id=f"{chat.id}-refusal", source="refusal")
-            reason, detail = fault(refusal, replace(self.domain.cleaning, min_response_words=2), "decline")
-            if reason:
-                made.gone.append(Gone(refusal, reason, detail))
-            else:
-                made.notes[origin] += 1
-                made.kept.append(refusal)
-        return made
-
     def targeted(
         self, chats: Sequence[Chat], requests: Sequence[Chat], openings: Sequence[str] = ()
     ) -> list[Chat]:
@@ -166,7 +140,7 @@ class AnswerMaker:
         """What the model says to each, all of one sample; what is no answer goes."""
         found: list[Chat] = []
         call = Call(
-            tuple(one.chat.messages for one in prompts),
+            tuple(self.turns(one.chat) for one in prompts),
             tuple(one.prefix for one in prompts),
             self.domain.seed + (prompts[0].sample or 0 if prompts else 0),
             self.domain.max_new_tokens,
@@ -184,25 +158,13 @@ class AnswerMaker:
                 found.append(answer)
         return found
 
-    def _declined(self, requests: Sequence[Chat], writer: Asker, made: Made) -> dict[str, str]:
-        talks: list[tuple[Message, ...]] = [
-            wording.refusal_prompt(chat.request, self.domain.description) for chat in requests
-        ]
-        replies = writer.replies(Call(tuple(talks), "", self.domain.seed + 11, 120, 0.7))
-        found = {}
-        for chat, reply in zip(requests, replies, strict=True):
-            if reply.text is not None and declines(reply.text):
-                found[chat.id] = wording.whole_sentences(reply.text.strip())
-            else:
-                made.gone.append(
-                    Gone(chat, "written refusal unusable", reply.failure or "it does not decline")
-                )
-        return found
-
 
 def row_of(chat: Chat, kind: str) -> dict[str, object]:
-    """A chat as a line of the sets, in the format of the source `chats`."""
-    row: dict[str, object] = {"id": chat.id, "kind": kind, "prompt": chat.request}
+    """A chat as a line of the sets, in the format of the source `chats`; with a picture, of `pictured`."""
+    row: dict[str, object] = {"id": chat.id, "kind": kind}
+    if chat.images:
+        row["image"] = chat.meta.get("image", list(chat.images))
+    row["prompt"] = chat.request
     if chat.response is not None:
         row["response"] = chat.response
     if chat.target:

@@ -14,6 +14,7 @@ from rerouting.core.config import from_mapping, load_mapping
 from rerouting.core.conversion import plain
 from rerouting.core.recipes import recipe_path
 from rerouting.data.domain import Domain
+from rerouting.pipeline.making.page import Page, page
 from rerouting.training.config import RunConfig
 
 COLUMNS = {"prompt": "prompt", "response": "response", "category": "category", "form": "form", "id": "id"}
@@ -112,83 +113,15 @@ def _those(
 
 def card(domain: Domain, report: Mapping[str, Any]) -> str:
     """README.md of the sets: front matter for the hub, then how they came about. It quotes no completion."""
-    front = {
-        "license": domain.licence,
-        "language": ["en"] if domain.cleaning.language == "english" else [],
-        "pretty_name": f"Circuit breakers: {domain.name}",
-        "task_categories": ["text-generation"],
-        "tags": ["circuit-breakers", "representation-rerouting", "safety", "synthetic"],
-        "size_categories": [_size(sum(report["rows"].values()))],
-        "configs": _configs(report["rows"]),
-    }
-    parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
-        f"# Circuit breakers: {domain.name}\n",
+    about = (
         f"A circuit-breaker set and a matching retain set for a model that must not do this: it {domain.description}. "
-        f"Made by `rerouting data make` (rerouting {__version__}). `circuit_breaker.jsonl` holds text that a model "
-        "should not write; it is here to be trained against.\n",
-        "Train on it: `rerouting train --config recipe.yaml --out runs/mine` (the recipe names this folder).\n",
-        "## Files\n",
-        _table(
-            ("file", "rows", "SHA-256", "what it holds"),
-            [
-                (f"`{name}`", count, f"`{report['sha256'][name][:16]}`", HELD[name])
-                for name, count in report["rows"].items()
-            ],
-        ),
-        "Each line has `id`, `kind`, `prompt`, `category`, `form`, and where it applies `response` and `target` (an "
-        "affirmative opening). All requests from one example template, and a request and its twin, are in one split.\n",
-        "## Who wrote it\n",
-        _table(("part", "by"), [(part, f"`{by}`") for part, by in report["writers"].items()]),
-        f"Requests asked for as: {report['style']}. Seed {domain.seed}, temperature {domain.temperature}. The prompts "
-        "are those of `rerouting/pipeline/making/wording.py`, with the examples of `domain.yaml` beside this page.\n",
-        "## What was kept, and why the rest was not\n",
-        _table(
-            ("stage", "kept", "of these", "dropped, by reason"),
-            [
-                (name, stage["kept"], _counts(stage["notes"]), _counts(stage["dropped"]))
-                for name, stage in report["stages"].items()
-            ],
-        ),
-        "Limits:\n",
-        _table(("rule", "value"), [(f"`{name}`", value) for name, value in plain(domain.cleaning).items()]),
-        "Compared with these sets (and, by hash, with HarmBench's test behaviours and all bundled test prompts):\n",
-        _table(
-            ("set", "options", "prompts", "SHA-256"),
-            [
-                (one["name"], f"`{one['options']}`", one["chats"], f"`{one['sha256'][:16]}`")
-                for one in report["evaluation"]
-            ],
-        ),
-        f"## Licence\n\n`{domain.licence}`, as `domain.yaml` says; what a model wrote may be bound by its terms too.\n",
-    ]
-    return "\n".join(parts)
-
-
-def _size(rows: int) -> str:
-    """The hub's name for a size."""
-    return "n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K"
-
-
-def _configs(rows: Mapping[str, int]) -> list[dict[str, Any]]:
-    found = []
-    for name, splits in CONFIGS.items():
-        files: list[dict[str, Any]] = []
-        for split, given in splits.items():
-            there = [file for file in given if rows.get(file)]
-            if there:
-                files.append({"split": split, "path": there})
-        found.append({"config_name": name, "data_files": files})
-    return found
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return (
-        "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-        + "\n"
+        f"Made by `rerouting data make` (rerouting {__version__})."
     )
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "–"
+    lines = (
+        "Each line has `id`, `kind`, `prompt`, `category`, `form`, and where it applies `response` and `target` (an "
+        "affirmative opening). All requests from one example template, and a request and its twin, are in one split."
+    )
+    asked = f"Requests asked for as: {report['style']}."
+    given = "with the examples of `domain.yaml` beside this page"
+    licence = f"`{domain.licence}`, as `domain.yaml` says; what a model wrote may be bound by its terms too."
+    return page(domain, report, Page(about, lines, asked, given, licence, HELD, CONFIGS))

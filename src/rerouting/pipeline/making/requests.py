@@ -9,16 +9,15 @@ from typing import Literal
 
 from rerouting.core.files import sha256_of
 from rerouting.core.records import Chat, Message
-from rerouting.data.cleaning import Cleaned, Gone, balanced, clean, text_of
+from rerouting.data.cleaning import Cleaned, Gone, balanced
 from rerouting.data.domain import Domain
 from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.rules import Evaluated, Requests, Templates, examples, shots_of
 
 Kind = Literal["must_not", "borderline", "allowed"]
-CATEGORIES, FEW, ALIKE = 6, 0.05, 0.95
-"""Categories asked for; the share of what is wanted below which a round brought too little; the BLEU above which a
-harmless request is too like an evaluation prompt (as in training: they should share forms)."""
+CATEGORIES, FEW = 6, 0.05
+"""Categories asked for; the share of what is wanted below which a round brought too little."""
 TALKS, LENGTH, IDLE = {"list": 32, "json": 8}, {"list": 192, "json": 320}, {"list": 1, "json": 2}
 """Replies asked for in a round, and their tokens; rounds in a row that end it by bringing too little."""
 
@@ -187,18 +186,11 @@ class RequestMaker:
 
     def _cleaned(self, chats: Sequence[Chat], kind: Kind, seen: Sequence[Chat]) -> Cleaned:
         config = replace(self.domain.cleaning, balance=None)
-        if kind != "must_not":
-            config = replace(config, max_bleu=config.max_bleu and max(config.max_bleu, ALIKE))
-        texts = [text_of(one, "none") for one in seen]
-        sided = [
-            (self._wrong_side(kind), "reads like another kind"),
-            (self.evaluated.known.of_chat, "an evaluation prompt"),
-        ]
-        found = clean(chats, config, "none", self.evaluated.texts, texts, self.domain.seed)
-        for rule, reason in sided:
-            left = [(one, rule(one)) for one in found.kept]
-            found.gone += [Gone(one, reason, why) for one, why in left if why]
-            found.kept = [one for one, why in left if not why]
+        found = self.evaluated.cleaned(chats, config, seen, self.domain.seed, harmless=kind != "must_not")
+        rule = self._wrong_side(kind)
+        left = [(one, rule(one)) for one in found.kept]
+        found.gone += [Gone(one, "reads like another kind", why) for one, why in left if why]
+        found.kept = [one for one, why in left if not why]
         return found
 
     def _wrong_side(self, kind: Kind) -> Callable[[Chat], str]:

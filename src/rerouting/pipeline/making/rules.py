@@ -7,7 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rerouting.core.contracts import Judge, Judged
@@ -16,8 +16,9 @@ from rerouting.core.files import sha256_of
 from rerouting.core.finder import build
 from rerouting.core.near import way_out
 from rerouting.core.records import Chat
+from rerouting.data.cleaning import Cleaned, CleaningConfig, Gone, clean, text_of
 from rerouting.data.config import SourceConfig
-from rerouting.data.domain import Domain
+from rerouting.data.domain import Domain, Writing
 from rerouting.data.filtering import behaviours
 from rerouting.data.loading import chats_of
 from rerouting.data.sources.bundled import Bundled
@@ -26,6 +27,8 @@ from rerouting.evaluation.guarding import TestData
 _SLOT = re.compile(r"\{(\w+)\}")
 SIDES, OTHER = ("must_not", "allowed", "borderline"), "other"
 """Kinds of examples in a domain file, and what is neither."""
+ALIKE = 0.95
+"""BLEU above which a harmless request is too like an evaluation prompt (as in training: they should share forms)."""
 FIXED = 3
 """Words that a template must have outside its slots to be found again in generated requests."""
 
@@ -165,7 +168,7 @@ class Requests:
 class Completions:
     """Tells on-domain completions by the domain's signs, and by its judge where it has one."""
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Writing) -> None:
         """Compile the signs.
 
         Raises:
@@ -223,7 +226,7 @@ class Evaluated:
     report: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, domain: Domain) -> Evaluated:
+    def of(cls, domain: Writing) -> Evaluated:
         """The domain's evaluation sets, and those that are always compared with.
 
         Raises:
@@ -240,3 +243,29 @@ class Evaluated:
             row = {"name": source.name, "options": source.options, "chats": len(chats)}
             report.append(row | {"sha256": sha256_of(chats)})
         return cls(texts, known, report)
+
+    def cleaned(
+        self,
+        chats: Sequence[Chat],
+        config: CleaningConfig,
+        seen: Sequence[Chat],
+        seed: int,
+        *,
+        harmless: bool,
+    ) -> Cleaned:
+        """Requests cleaned, and none that is evaluated on.
+
+        Args:
+            chats: the requests.
+            config: the rules' thresholds.
+            seen: requests that none may repeat.
+            seed: of the balance.
+            harmless: these may be nearly like an evaluation prompt.
+        """
+        if harmless:
+            config = replace(config, max_bleu=config.max_bleu and max(config.max_bleu, ALIKE))
+        found = clean(chats, config, "none", self.texts, [text_of(one, "none") for one in seen], seed)
+        left = [(one, self.known.of_chat(one)) for one in found.kept]
+        found.gone += [Gone(one, "an evaluation prompt", why) for one, why in left if why]
+        found.kept = [one for one, why in left if not why]
+        return found

@@ -25,8 +25,10 @@ import requests
 from rerouting.core.contracts import Reply
 from rerouting.core.errors import UserError
 from rerouting.core.records import Message
+from rerouting.pictures.opening import data_url
 
 _CONTINUES = {"continue_final_message": True, "add_generation_prompt": False}
+_ASKED = "\n\nBegin your reply with exactly these characters: {}"
 _LONGEST_WAIT = 60.0
 _SECRET = 8
 _ABOUT_PREFILL = (*_CONTINUES, "prefill", "assistant message", "last message", "last role")
@@ -77,7 +79,7 @@ class Endpoint:
         seed: int = 0,
         prefill: str = "",
     ) -> list[Reply]:
-        """Continue each conversation; equal ones get different seeds.
+        """Continue each conversation; equal ones get different seeds. Pictures are sent before their turn's text.
 
         A prefill is sent as a last assistant message with `continue_final_message`; a server that refuses that field
         is asked in words to begin so, and the prefill is put in front of what it writes if it did not.
@@ -139,14 +141,15 @@ class Endpoint:
     def _post(
         self, turns: Sequence[Message], prefill: str, fields: dict[str, Any], key: str, *, continues: bool
     ) -> Reply:
-        sent = [{"role": turn.role, "content": turn.content} for turn in turns]
         extra: dict[str, Any] = {}
+        asked = "" if continues else prefill and _ASKED.format(prefill)
+        try:
+            sent = [_sent(turn) for turn in turns[:-1]] + [_sent(turn, asked) for turn in turns[-1:]]
+        except UserError as error:  # an unreadable picture is this conversation's failure
+            return Reply(None, str(error))
         if prefill and continues:
             sent.append({"role": "assistant", "content": prefill})
             extra = dict(_CONTINUES)
-        elif prefill and sent:
-            asked = f"\n\nBegin your reply with exactly these characters: {prefill}"
-            sent[-1] = sent[-1] | {"content": sent[-1]["content"] + asked}
         reply = self._tried(fields | {"messages": sent} | extra | self.body, key)
         if reply.text is None or not prefill or reply.text.lstrip().startswith(prefill.strip()):
             return reply
@@ -181,6 +184,17 @@ class Endpoint:
             if number < self.retries:
                 time.sleep(wait)
         return Reply(None, f"{failure}; given up after {self.retries + 1} tries", passing=True)
+
+
+def _sent(turn: Message, asked: str = "") -> dict[str, Any]:
+    """A turn as JSON, followed by what is asked besides."""
+    text = turn.content + asked
+    if not turn.images:
+        return {"role": turn.role, "content": text}
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": data_url(image)}} for image in turn.images
+    ]
+    return {"role": turn.role, "content": [*parts, {"type": "text", "text": text}]}
 
 
 class _Bearer(requests.auth.AuthBase):
