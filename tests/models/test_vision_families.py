@@ -16,6 +16,7 @@ from rerouting.models.loading import load
 from rerouting.models.lora import adapted_names, adapter_parameters, add_lora, load_adapter, save_adapter
 from rerouting.models.merging import merge_to
 from rerouting.models.scoring import response_nll
+from rerouting.models.streaming import Reader, stream
 from rerouting.models.trunk import Trunk
 from rerouting.training.batching import collate
 from rerouting.training.config import LossConfig, OptimConfig
@@ -123,6 +124,15 @@ def test_a_picture_changes_the_answer_and_text_alone_stays_itself(base):
     sequences = [(followed_by(prompt, [5, 6]), len(prompt)) for prompt in prompts]
     first, second = response_nll(base.model, sequences, pad_id=0)
     assert not torch.allclose(first, second)
+
+
+def test_token_by_token_it_writes_what_generate_does(base):
+    base.model.generation_config.eos_token_id = None
+    for chat in (pictured("drawn:test/3"), pictured("drawn:test/3", "drawn:test/4", text="Say"), pictured()):
+        prompt = render_prompt(chat, base.tokenizer)
+        expected = generate(base.model, base.tokenizer, [prompt], max_new_tokens=5)[0]
+        found = [step.token for step in stream(Reader(base.model, (1,)), prompt, max_new_tokens=5)]
+        assert found == expected
 
 
 def test_two_steps_change_the_language_trunk_alone(family, base, tmp_path):

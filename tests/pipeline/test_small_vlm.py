@@ -6,19 +6,25 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
+from rich.console import Console
 
+from rerouting.cli._chat_terminal import Talk
 from rerouting.core.config import load_config
 from rerouting.core.files import read_jsonl
 from rerouting.core.finder import Component, build
 from rerouting.core.recipes import recipe_path
 from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
+from rerouting.data.formatting import render_prompt
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.kept_config import KeptConfig
 from rerouting.models.config import ModelConfig
+from rerouting.models.generation import generate
 from rerouting.models.loading import load
 from rerouting.models.small_vlm import small_vlm
 from rerouting.pipeline.attack import attack_run
+from rerouting.pipeline.chat_style import Style
+from rerouting.pipeline.conversation import Conversation, open_pair
 from rerouting.pipeline.kept import kept_run
 from rerouting.pipeline.pair import models_of
 from rerouting.pipeline.probing import Reader, answered
@@ -179,6 +185,20 @@ def test_probes_and_the_analysis_see_the_picture(run):
     reader = Reader(base, 0)
     one, two = (reader.states([item], [1], None, "")[0][1] for item in (shown, other))
     assert not torch.allclose(one, two)
+
+
+def test_a_picture_in_the_conversation(run, capsys):
+    conversation = Conversation(open_pair(run), Style(max_new_tokens=2))
+    session = Talk(conversation, Console())
+    for line in ("/image nothing.png", "/image drawn:test/1", "What is this?", "And now?"):
+        assert session.take(line)
+    told = capsys.readouterr().out
+    assert "there is no picture nothing.png" in told and "drawn:test/1 goes with the next message" in told
+    assert [one.images for one in conversation.exchanges] == [("drawn:test/1",), ()]
+    base = conversation.pair.models["base"]
+    asked = Chat("a", (Message("user", "What is this?", images=("drawn:test/1",)),))
+    ids = generate(base.model, base.tokenizer, [render_prompt(asked, base.tokenizer)], max_new_tokens=2)[0]
+    assert conversation.exchanges[0].base == base.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def test_the_papers_recipe_trains_two_steps(tmp_path, monkeypatch):

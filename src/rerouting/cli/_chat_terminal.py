@@ -14,11 +14,14 @@ from rich.console import Console
 from rerouting.cli._chat_view import WIDE, Below, Columns
 from rerouting.core.errors import UserError
 from rerouting.core.near import way_out
+from rerouting.core.prompts import reader_of
+from rerouting.pictures.opening import open_picture
 from rerouting.pipeline.conversation import Conversation
 
 HELP = """\
 /prefill TEXT   the answers are made to begin so, until /prefill alone; \\n is a new line
 /system TEXT    system prompt from the next message on; /system alone takes it away
+/image PICTURE  a file (or drawn:test/1) that goes with the next message; /image alone takes it away
 /reset          forget the conversation (system prompt and prefill stay)
 /help           this
 /quit           end; Ctrl-D does so too
@@ -35,12 +38,13 @@ class Talk:
         conversation: with both models.
         console: where the answers are shown.
         prefill: what they are made to begin with.
+        images: pictures that go with the next message.
     """
 
     conversation: Conversation
     console: Console
     prefill: str = ""
-    asked: int = 0
+    images: tuple[str, ...] = ()
 
     def take(self, line: str) -> bool:
         """Do what a line says; returns whether to go on."""
@@ -58,6 +62,7 @@ class Talk:
         commands: dict[str, Callable[[str], None]] = {
             "prefill": self._prefill,
             "system": self._system,
+            "image": self._image,
             "reset": self._reset,
             "help": lambda text: print(HELP),
             "quit": lambda text: None,
@@ -76,6 +81,18 @@ class Talk:
         self.conversation.system = text.strip()
         print("system prompt set" if text.strip() else "no system prompt of yours")
 
+    def _image(self, text: str) -> None:
+        found = (text.strip(),) if text.strip() else ()
+        try:
+            for reference in found:
+                reader_of(self.conversation.pair.models["base"].tokenizer)
+                open_picture(reference)
+        except UserError as error:
+            print(f"error: {error}")
+            return
+        self.images = found
+        print(f"{found[0]} goes with the next message" if found else "no picture goes with the next message")
+
     def _reset(self, text: str) -> None:
         self.conversation.reset()
         print("a new conversation")
@@ -87,7 +104,8 @@ class Talk:
         style = self.conversation.style
         self.conversation.style = replace(style, seed=style.seed + 1)  # asked again, a sampled answer differs
         with interruptible() as stopped:
-            events = self.conversation.ask(text, self.prefill, together=wide)
+            events = self.conversation.ask(text, self.prefill, wide, self.images)
+            self.images = ()
             with view:
                 for event in events:
                     view.add(event)

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import followed_by, images_of
 from rerouting.models.generation import end_tokens, pick, uniform_numbers
+from rerouting.models.images import media_of
 from rerouting.models.layers import block_of_layer, decoder_blocks, unwrapped
+from rerouting.pictures.opening import named
 
 _UNFINISHED = "\ufffd"
 _LONGEST = 3  # bytes of a character that may still lack its end
@@ -76,7 +79,7 @@ class Reader:
 
     @torch.inference_mode()
     def read(self, ids: Sequence[int], keep: int = 1) -> Read:
-        """Read the next tokens (at least one); what it makes of the last `keep` of them comes back."""
+        """Read the next tokens (at least one, with their pictures); what it makes of the last `keep` comes back."""
         device = next(self.model.parameters()).device
         hooks = [block.register_forward_hook(self._kept(at, keep)) for at, block in enumerate(self._blocks)]
         try:
@@ -85,6 +88,7 @@ class Reader:
                 past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=keep,
+                **media_of(self.model, [ids], [len(ids)], images_of(ids), len(ids)),
             )
         finally:
             for hook in hooks:
@@ -115,7 +119,7 @@ def stream(
 
     Args:
         reader: a model that has read nothing yet.
-        prompt: token ids, at least one.
+        prompt: token ids, at least one; a `Prompt` where there are pictures.
         given: tokens that the answer is made to begin with; they come first, and do not count for the limit.
         max_new_tokens: limit of the answer's length, the end token included.
         temperature: 0 is greedy.
@@ -126,9 +130,10 @@ def stream(
     """
     assert prompt, "a prompt has at least one token"
     ends = end_tokens(reader.model)
-    key = repr((*prompt, *given)).encode()
+    whole = followed_by(prompt, given)
+    key = repr(tuple(named(whole))).encode()
     numbers = uniform_numbers([key], seed, max_new_tokens)[0] if temperature > 0 else None
-    read = reader.read([*prompt, *given], keep=len(given) + 1)
+    read = reader.read(whole, keep=len(given) + 1)
     for at, token in enumerate(given):
         yield Step(token, True, False, read.logits[at], read.states[:, at])
     for at in range(max_new_tokens):

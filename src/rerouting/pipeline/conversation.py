@@ -16,6 +16,7 @@ from typing import Literal
 from rerouting.core.config import load_config
 from rerouting.core.errors import UserError
 from rerouting.core.findings import MODELS
+from rerouting.core.prompts import followed_by
 from rerouting.core.records import Chat, Message
 from rerouting.data.formatting import render_prompt
 from rerouting.models.loading import LoadedModel
@@ -53,11 +54,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A turn of the user's and what the models made of it, a prefill included."""
+    """A turn of the user's, its pictures by reference, and what the models made of it, a prefill included."""
 
     user: str
     base: str
     rerouted: str
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ class Conversation:
     system: str = ""
     exchanges: list[Exchange] = field(default_factory=list)
 
-    def ask(self, text: str, prefill: str = "", together: bool = True) -> Generator[Event, None, None]:
+    def ask(
+        self, text: str, prefill: str = "", together: bool = True, images: tuple[str, ...] = ()
+    ) -> Generator[Event, None, None]:
         """Both answers, token by token.
 
         When the iterator is closed before its end, what was written until then is the turn.
@@ -148,20 +152,23 @@ class Conversation:
             text: the user's turn.
             prefill: what both answers are made to begin with.
             together: a token of each model by turns; else the base's whole answer first.
+            images: pictures of the turn, by reference.
 
         Raises:
-            UserError: the conversation is longer than the model's context (nothing is kept), or cannot be rendered.
+            UserError: the conversation is longer than the model's context (nothing is kept), or cannot be rendered; a
+                picture cannot be read, or the model takes none.
         """
         text, prefill = _encodable(text), _encodable(prefill)
-        prompts = {model: self._prompt(model, text, prefill) for model in MODELS}
+        asked = Message("user", text, images=images)
+        prompts = {model: self._prompt(model, asked, prefill) for model in MODELS}
         voices = [self._voice(model, *prompts[model]) for model in MODELS]
-        return self._told(text, _by_turns(voices) if together else _one_by_one(voices))
+        return self._told(asked, _by_turns(voices) if together else _one_by_one(voices))
 
     def reset(self) -> None:
         """Forget all turns."""
         self.exchanges.clear()
 
-    def _told(self, text: str, events: Iterator[Event]) -> Generator[Event, None, None]:
+    def _told(self, asked: Message, events: Iterator[Event]) -> Generator[Event, None, None]:
         said = dict.fromkeys(MODELS, "")
         try:
             for event in events:
@@ -169,14 +176,15 @@ class Conversation:
                     said[event.model] += event.text
                 yield event
         finally:
-            self.exchanges.append(Exchange(text, **said))
+            self.exchanges.append(Exchange(asked.content, **said, images=asked.images))
 
-    def _prompt(self, model: str, text: str, prefill: str) -> tuple[list[int], list[int]]:
+    def _prompt(self, model: str, asked: Message, prefill: str) -> tuple[list[int], list[int]]:
         """Tokens of the conversation as this model knows it, and of the prefill."""
         turns = [Message("system", _encodable(self.system))] if self.system.strip() else []
         for exchange in self.exchanges:
-            turns += [Message("user", exchange.user), Message("assistant", getattr(exchange, model))]
-        chat = Chat("the conversation", (*turns, Message("user", text)))
+            turns.append(Message("user", exchange.user, images=exchange.images))
+            turns.append(Message("assistant", getattr(exchange, model)))
+        chat = Chat("the conversation", (*turns, asked))
         tokenizer = self.pair.models[model].tokenizer
         prompt = render_prompt(chat, tokenizer)
         given = render_prompt(chat, tokenizer, prefill)[len(prompt) :]
@@ -201,7 +209,7 @@ class Conversation:
             temperature=self.style.temperature,
             seed=self.style.seed,
         )
-        compared = self._compared(steps, [*prompt, *given], len(given)) if traced else _alone(steps)
+        compared = self._compared(steps, followed_by(prompt, given), len(given)) if traced else _alone(steps)
         text, watch, step = TextStream(loaded.tokenizer), TripWatch(self.style.trip_below), None
         for number, (step, cosine, kl) in enumerate(compared, 1):
             piece = "" if step.ended else text.push(step.token)
