@@ -43,7 +43,7 @@ def main() -> None:
             for row in rows:
                 if row["id"] in chosen:
                     file.write(json.dumps(_short(name, row)) + "\n")
-    _copy_pictures(groups.get("image_pgd/base", []), given.out, given.pictures)
+    _copy_pictures(groups.get("image_pgd/base", []), given.folder, given.out, given.pictures)
     for name, one in found.items():
         rate = one["rate"]
         print(
@@ -89,8 +89,8 @@ def _short(name: str, row: Row) -> Row:
     return {"attack": name, **shown, "verdicts": verdicts, "loss": row["trace"].get("loss")}
 
 
-def _copy_pictures(rows: list[Row], out: Path, count: int) -> None:
-    from rerouting.pictures.opening import open_picture
+def _copy_pictures(rows: list[Row], folder: Path, out: Path, count: int) -> None:
+    from rerouting.pictures.opening import open_picture, placed
 
     chosen = [row for row in rows if any(one["yes"] for one in (row.get("verdicts") or {}).values())] or rows
     seen = set[str]()
@@ -99,7 +99,7 @@ def _copy_pictures(rows: list[Row], out: Path, count: int) -> None:
             continue
         seen.add(row["id"])
         picture = row["messages"][-1]["images"][0]
-        shutil.copy(picture, out / f"{row['id']}-adversarial.png")
+        shutil.copy(placed(picture, folder), out / f"{row['id']}-adversarial.png")
         open_picture(row["trace"]["clean"]).save(out / f"{row['id']}-clean.png")
 
 

@@ -40,6 +40,7 @@ def test_other_words_or_accents_are_other_texts():
     assert normalised("schon") != normalised("schön")
     assert normalised("नमक") != normalised("नमकीन")
     assert duplicates(["?", "!", ""]) == []
+    assert [one.at for one in duplicates(["tram", "tram", "Tram"], groups=["a", "b", "a"])] == [2]
     long = "a long tale " * 300
     assert duplicates([f"{long} one", f"{long} two"], near=None) == []
 
@@ -147,7 +148,7 @@ def test_clean_finds_what_was_planted_and_counts_it():
         chat("refusal", "Where is the museum of bridges?", "I cannot help with that request, sorry."),
         chat("elsewhere", "Where may dogs swim in the summer?", f"{ANSWER} Dogs too."),
     ]
-    seen = [f"Where may dogs swim in the summer\n{ANSWER} Dogs too"]
+    seen = [chat("seen", "Where may dogs swim in the summer", f"{ANSWER} Dogs too")]
     found = clean([*kept, *planted], CleaningConfig(), "comply", [evaluation], seen)
     assert found.kept == kept
     assert {one.chat.id: one.reason for one in found.gone} == {

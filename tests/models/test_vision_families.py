@@ -135,6 +135,20 @@ def test_token_by_token_it_writes_what_generate_does(base):
         assert found == expected
 
 
+def test_a_text_after_a_picture_stands_where_it_would_alone(base):
+    base.model.generation_config.eos_token_id = None
+    prompts = [
+        render_prompt(chat, base.tokenizer) for chat in (pictured(text="Say" * 4), pictured("drawn:test/3"))
+    ]
+    alone = [generate(base.model, base.tokenizer, [prompt], max_new_tokens=5)[0] for prompt in prompts]
+    generate(
+        base.model, base.tokenizer, [prompts[1]] * 2, max_new_tokens=2
+    )  # what M-RoPE families keep is of two
+    voices = [stream(Reader(base.model), prompt, max_new_tokens=5) for prompt in prompts]
+    steps = [(next(voices[0]), next(voices[1])) for _ in range(5)]  # two readers of one model, by turns
+    assert [[pair[at].token for pair in steps] for at in (0, 1)] == alone
+
+
 def test_two_steps_change_the_language_trunk_alone(family, base, tmp_path):
     before = {name: item.clone() for name, item in base.model.named_parameters()}
     model = run(base, tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -21,7 +22,8 @@ from rerouting.data.picture_set import PictureSet
 from rerouting.pictures.opening import open_picture
 from rerouting.pipeline.making import wording
 from rerouting.pipeline.making.picture import picture
-from rerouting.pipeline.making.picture_card import HELD
+from rerouting.pipeline.making.picture_card import HELD, recipe
+from rerouting.pipeline.making.picturing import _said
 from rerouting.targets.assistants.local import Local
 from rerouting.training.config import RunConfig
 from tests.models.tiny_vision import save
@@ -121,6 +123,42 @@ def test_the_recipe_reads_the_sets_with_their_pictures(made):
     assert asked and all(chat.response is None and chat.target for chat in asked)
 
 
+def test_ours_weigh_as_much_as_the_base_recipes_own(made):
+    home, report = made
+    text = recipe(
+        options(recipe="llava-next-mistral-7b", name="own"), home / "out", home / "coco", report.rows
+    )
+    retain = yaml.safe_load(text)["data"]["retain"]
+    assert retain[0]["weight"] == pytest.approx(sum(one["weight"] for one in retain[1:]) / len(retain[1:]))
+    assert "llava_instruct_150k.json" in yaml.safe_load(text)["description"]
+
+
+def test_replies_stay_good_when_a_picture_goes(made, tmp_path):
+    home, _ = made
+    shutil.copytree(home / "coco", tmp_path / "coco")
+    shutil.copytree(home / "out", tmp_path / "out")
+    (tmp_path / "coco" / "004.png").unlink()
+    asked = {}
+    for at, kept in enumerate((home, tmp_path)):
+        if at:
+            picture(str(tmp_path / "coco"), options(), tmp_path / "out")
+        asked[kept] = {row["image"]: row["category"] for row in rows_of(kept / "out/circuit_breaker.jsonl")}
+    both = asked[home].keys() & asked[tmp_path].keys()
+    assert len(both) > 10 and all(asked[home][one] == asked[tmp_path][one] for one in both)
+
+
+def test_another_folder_does_not_write_over_sets(made, tmp_path):
+    home, _ = made
+    fill(tmp_path / "other", 2)
+    with pytest.raises(UserError, match="holds the sets coco, not other"):
+        picture(str(tmp_path / "other"), options(), home / "out")
+
+
+def test_a_caption_without_a_full_stop_is_a_description():
+    assert _said("a man riding a wave ") == "a man riding a wave"
+    assert _said("A man rides. He is on a") == "A man rides."
+
+
 def test_the_card_is_the_hubs_and_quotes_nothing(made):
     from huggingface_hub import DatasetCard
 
@@ -142,7 +180,7 @@ def test_made_again_and_elsewhere_nothing_is_generated(made, tmp_path):
     before = {file: (home / "out" / file).read_bytes() for file in HELD}
     (home / "coco").rename(home / "moved")
     try:
-        again = picture(str(home / "moved"), options(), home / "out")
+        again = picture(str(home / "moved"), options(name="coco"), home / "out")
     finally:
         (home / "moved").rename(home / "coco")
     assert again.generated == 0 and again.known > 100 and again.rows == report.rows

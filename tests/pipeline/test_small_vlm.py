@@ -16,6 +16,7 @@ from rerouting.core.recipes import recipe_path
 from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
 from rerouting.data.formatting import render_prompt
+from rerouting.data.loading import chats_of
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.kept_config import KeptConfig
 from rerouting.models.config import ModelConfig
@@ -31,6 +32,7 @@ from rerouting.pipeline.probing import Reader, answered
 from rerouting.pipeline.reading_both import read_both
 from rerouting.pipeline.run import execute
 from rerouting.pipeline.small_vlm import make
+from rerouting.pipeline.unseen import Unseen
 from rerouting.training.config import RunConfig
 from rerouting.training.eye_config import EyeConfig
 from tests.data.tokenizers_of_families import CHATML, tiny
@@ -185,6 +187,17 @@ def test_probes_and_the_analysis_see_the_picture(run):
     reader = Reader(base, 0)
     one, two = (reader.states([item], [1], None, "")[0][1] for item in (shown, other))
     assert not torch.allclose(one, two)
+
+
+def test_another_picture_under_the_same_question_is_unseen(run):
+    base, _ = models_of(run)
+    row = next(row for row in read_jsonl(run / "streams" / "retain.jsonl") if row.get("images"))
+    (seen,) = (one for one in chats_of(SourceConfig("drawn", {"kind": "questions", "split": "train", "limit": 9}))
+               if list(render_prompt(one, base.tokenizer)) == row["ids"][: row["n_prompt"]]
+               and list(one.images) == row["images"])  # fmt: skip
+    other = seen.with_images(("drawn:test/1",))
+    assert render_prompt(other, base.tokenizer) == render_prompt(seen, base.tokenizer)
+    assert Unseen(run, base)([seen, other]) == [other]
 
 
 def test_a_picture_in_the_conversation(run, capsys):

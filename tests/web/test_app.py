@@ -65,6 +65,13 @@ def test_a_number_that_is_none_is_null():
         ({"message": "x", "mesage": 1}, "mesage"),
         ({"message": 7}, "message"),
         ({"message": "x", "exchanges": [{"user": "a"}]}, "exchanges"),
+        (
+            {
+                "message": "x",
+                "exchanges": [{"user": "a", "base": "b", "rerouted": "c", "images": ["/etc/hosts"]}],
+            },
+            "no pictures",
+        ),
         ({"message": "x", "max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"message": "x", "max_new_tokens": 10**9}, "max_new_tokens"),
         ('{"message": "x", "temperature": NaN}', "temperature"),

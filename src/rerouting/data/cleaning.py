@@ -17,7 +17,6 @@ from typing import Literal
 
 from rerouting.core.english import is_latin, reads_english
 from rerouting.core.errors import UserError
-from rerouting.core.files import sha256_of
 from rerouting.core.gibberish import compression, letter_share
 from rerouting.core.records import Chat
 from rerouting.core.refusal import declines
@@ -91,7 +90,7 @@ def clean(
     config: CleaningConfig,
     answers: Answers,
     references: Iterable[str] = (),
-    seen: Sequence[str] = (),
+    seen: Sequence[Chat] = (),
     seed: int = 0,
 ) -> Cleaned:
     """Keep the rows that break no rule.
@@ -101,7 +100,7 @@ def clean(
         config: the rules' thresholds.
         answers: what responses must do: comply, decline, either; or "none" for requests alone.
         references: evaluation behaviours that no request may resemble.
-        seen: texts, as `text_of` gives them, that no row may repeat (another split, another set).
+        seen: chats that no row may repeat (another split, another set).
         seed: chooses which rows of a category that is too large stay.
 
     Raises:
@@ -169,10 +168,14 @@ def count_words(text: str) -> int:
 
 
 def text_of(chat: Chat, answers: Answers) -> str:
-    """What makes two rows the same: pictures by their content, all turns, and the response if it counts."""
-    pictures = [sha256_of(identity(image)) for image in chat.images]
+    """What makes two rows about the same pictures the same: all turns, and the response if it counts."""
     turns = [turn.content for turn in chat.messages if turn.role != "system"]
-    return "\n".join([*pictures, *turns, *([chat.response or ""] if answers != "none" else [])])
+    return "\n".join([*turns, *([chat.response or ""] if answers != "none" else [])])
+
+
+def pictures_of(chat: Chat) -> str:
+    """Names a chat's pictures by their content; "" without any."""
+    return " ".join(map(identity, chat.images))
 
 
 def balanced(chats: Sequence[Chat], most: float, seed: int) -> tuple[list[Chat], list[Chat]]:
@@ -199,10 +202,12 @@ def balanced(chats: Sequence[Chat], most: float, seed: int) -> tuple[list[Chat],
 
 
 def _without_duplicates(
-    found: Cleaned, config: CleaningConfig, answers: Answers, seen: Sequence[str]
+    found: Cleaned, config: CleaningConfig, answers: Answers, seen: Sequence[Chat]
 ) -> None:
-    texts = [*seen, *(text_of(chat, answers) for chat in found.kept)]
-    twice = {one.at - len(seen): one for one in duplicates(texts, config.near) if one.at >= len(seen)}
+    texts = [text_of(chat, answers) for chat in (*seen, *found.kept)]
+    groups = [pictures_of(chat) for chat in (*seen, *found.kept)]
+    every = duplicates(texts, config.near, groups=groups)
+    twice = {one.at - len(seen): one for one in every if one.at >= len(seen)}
     for at, one in sorted(twice.items()):
         kind = "duplicate" if one.likeness == 1 else "near duplicate"
         first = found.kept[one.of - len(seen)].id if one.of >= len(seen) else "another set"

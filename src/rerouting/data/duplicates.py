@@ -70,7 +70,10 @@ def likeness(one: str, other: str) -> float:
 
 
 def duplicates(
-    texts: Sequence[str], near: float | None = 0.8, progress: Callable[[int], None] | None = None
+    texts: Sequence[str],
+    near: float | None = 0.8,
+    progress: Callable[[int], None] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> list[Duplicate]:
     """Every text that an earlier one, itself no duplicate, equals or resembles.
 
@@ -78,6 +81,7 @@ def duplicates(
         texts: of any language; one without letters or digits is never a duplicate.
         near: Jaccard likeness (0 to 1) from which two are near duplicates; null for exact ones alone.
         progress: called with 1 for each text.
+        groups: each text's; those of different groups are never duplicates. None: all are of one.
 
     Raises:
         UserError: a likeness outside 0.2 to 1.
@@ -89,21 +93,21 @@ def duplicates(
     seen: dict[bytes, int] = {}
     index = _Index(near) if near is not None else None
     found = []
-    for at, text in enumerate(texts):
+    for at, (text, group) in enumerate(zip(texts, groups or [""] * len(texts), strict=True)):
         plain = normalised(text)
-        name = hashlib.sha256(plain.replace(" ", "").encode()).digest()
+        name = hashlib.sha256(f"{group}/{plain.replace(' ', '')}".encode()).digest()
         plain = plain[:LONGEST]
         earlier = seen.get(name) if plain else None
         if earlier is not None:
             found.append(Duplicate(at, earlier, 1.0))
         elif plain:
-            match = index.closest(plain) if index else None
+            match = index.closest(plain, group) if index else None
             if match is not None:
                 found.append(Duplicate(at, *match))
             else:
                 seen[name] = at
                 if index:
-                    index.add(at, plain)
+                    index.add(at, plain, group)
         if progress:
             progress(1)
     return found
@@ -119,12 +123,13 @@ class _Index:
         )
         self.empty = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
         self.texts: dict[int, str] = {}
+        self.groups: dict[int, str] = {}
         self.signatures: dict[int, NDArray[np.uint32]] = {}
         self.last: tuple[str, Any] = ("", None)
 
-    def closest(self, text: str) -> tuple[int, float] | None:
-        """The most similar text that is near enough."""
-        candidates: list[int] = self.table.query(self._signature(text))
+    def closest(self, text: str, group: str) -> tuple[int, float] | None:
+        """The most similar text of the group that is near enough."""
+        candidates = [at for at in self.table.query(self._signature(text)) if self.groups[at] == group]
         if len(candidates) > COMPARED:
             own = self._signature(text).hashvalues.astype(np.uint32)
             alike = (np.stack([self.signatures[at] for at in candidates]) == own).sum(axis=1)
@@ -133,9 +138,9 @@ class _Index:
         best = max(scored, default=(0.0, 0))
         return (-best[1], best[0]) if best[0] >= self.near else None
 
-    def add(self, at: int, text: str) -> None:
+    def add(self, at: int, text: str, group: str) -> None:
         """Remember a text."""
-        self.texts[at] = text
+        self.texts[at], self.groups[at] = text, group
         self.signatures[at] = self._signature(text).hashvalues.astype(np.uint32)
         self.table.insert(at, self._signature(text), check_duplication=False)
 

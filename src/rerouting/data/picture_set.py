@@ -13,8 +13,8 @@ from rerouting.data.domain import Writing
 class PictureSet(Writing):
     """Requests about pictures, harmful and harmless, with completions."""
 
-    name: str = "pictures"
-    """Short name of the sets, in ids and titles."""
+    name: str = ""
+    """Short name of the sets, in ids and titles; empty for that of the pictures' folder or file."""
     limit: int | None = None
     """First pictures only; null for all."""
     model: str | None = None

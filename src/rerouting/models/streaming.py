@@ -76,11 +76,20 @@ class Reader:
             raise UserError(f"the model has layers 1 to {len(found)}", f"not {list(layers)}")
         self._blocks = [found[block_of_layer(layer)] for layer in layers]
         self._states: dict[int, Tensor] = {}
+        # M-RoPE families keep how far a picture moves the positions behind it on the model, where others change it
+        self._body = unwrapped(model).base_model
+        self._moved: Any = None
 
     @torch.inference_mode()
     def read(self, ids: Sequence[int], keep: int = 1) -> Read:
-        """Read the next tokens (at least one, with their pictures); what it makes of the last `keep` comes back."""
+        """Read the next tokens (at least one, with their pictures); what it makes of the last `keep` comes back.
+
+        PaliGemma reads all of a first call with a picture in both directions: what it makes of given tokens is then no
+        prediction.
+        """
         device = next(self.model.parameters()).device
+        if hasattr(self._body, "rope_deltas"):
+            self._body.rope_deltas = self._moved
         hooks = [block.register_forward_hook(self._kept(at, keep)) for at, block in enumerate(self._blocks)]
         try:
             output = self.model(
@@ -93,7 +102,7 @@ class Reader:
         finally:
             for hook in hooks:
                 hook.remove()
-        self._cache = output.past_key_values
+        self._cache, self._moved = output.past_key_values, getattr(self._body, "rope_deltas", None)
         kept = [self._states[at].to(device) for at in range(len(self._blocks))]
         states = torch.stack(kept) if kept else torch.empty(0, keep, 0)
         return Read(output.logits[0, -keep:].float(), states)

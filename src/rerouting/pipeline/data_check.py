@@ -12,7 +12,7 @@ from typing import Any
 
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
-from rerouting.data.cleaning import Answers, CleaningConfig, fault, text_of
+from rerouting.data.cleaning import Answers, CleaningConfig, fault, pictures_of, text_of
 from rerouting.data.columns import chats_options
 from rerouting.data.config import SourceConfig
 from rerouting.data.duplicates import duplicates
@@ -134,7 +134,8 @@ def _look(found: Checked, places: Sequence[str], limits: Limits) -> None:
         )
         found.faults += [Fault(where, kind, detail) for kind, detail in faults if kind]
     texts = [text_of(chat, limits.answers) for chat in found.chats]
-    for one in duplicates(texts, limits.cleaning.near):
+    groups = list(map(pictures_of, found.chats))
+    for one in duplicates(texts, limits.cleaning.near, groups=groups):
         kind = "duplicate" if one.likeness == 1 else "near duplicate"
         first = places[one.of].rpartition(", ")[2]
         found.faults.append(Fault(places[one.at], kind, f"of {first}, likeness {one.likeness:.2f}"))

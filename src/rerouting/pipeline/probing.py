@@ -167,7 +167,9 @@ def _sides(run: Path, config: ProbeConfig) -> dict[str, list[Example]]:
     data = load_streams(run / "streams")
     sides: dict[str, list[Example]] = {}
     for name, stream in (("harmful", data.circuit_breaker), ("harmless", data.retain)):
-        different = {item.ids: item for item in stream if len(item.ids) > item.n_prompt + config.skip}
+        different = {
+            (item.ids, item.images): item for item in stream if len(item.ids) > item.n_prompt + config.skip
+        }
         groups: dict[str, list[Example]] = {}
         for item in different.values():
             groups.setdefault(item.chat_id, []).append(item)

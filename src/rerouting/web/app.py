@@ -72,6 +72,8 @@ class Asked:
             seed=usual.seed + self.seed,
         )
         style.check()
+        if any(exchange.images for exchange in self.exchanges):
+            raise UserError("the page takes no pictures", "use `rerouting chat` in the terminal")
         if style.max_new_tokens > MOST_TOKENS:
             raise UserError(f"max_new_tokens is {style.max_new_tokens}", f"give at most {MOST_TOKENS}")
         return style

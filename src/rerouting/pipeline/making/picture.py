@@ -5,6 +5,8 @@ DIR/pictures.yaml                    every option
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.finder import Component
 from rerouting.core.recipes import recipe_path
 from rerouting.core.rundir import hold
-from rerouting.data.image_files import folder_of
+from rerouting.data.image_files import folder_of, listed
 from rerouting.data.picture_set import PictureSet
 from rerouting.pipeline.making.answers import AnswerMaker
 from rerouting.pipeline.making.picture_card import HELD, card, recipe
@@ -36,10 +38,12 @@ def picture(given: str, options: PictureSet, out: Path) -> Report:
         UserError: options that cannot be, no pictures, a folder that holds something else, or somebody to ask who
             cannot be had, or takes no pictures.
     """
+    options = replace(options, name=options.name or _name_of(given))
     check(options)
-    shown = pictures(options, given)
+    listed(given, options.limit)
     claim(options, out / "pictures.yaml")
     with hold(out, ".making"):
+        shown = pictures(options, given)
         stages = Stages(out)
         usual = Component("local", {"model": _model_of(options), "top_p": TOP_P})
         writer = options.writer or usual
@@ -90,6 +94,11 @@ def check(options: PictureSet) -> None:
     if not options.allowed or not any(options.must_not.values()):
         raise UserError(f"{options.name}: must_not or allowed has no example", "give at least two of each")
     recipe(options, Path(), Path(), dict.fromkeys(HELD, 1))
+
+
+def _name_of(given: str) -> str:
+    """A folder's or file's name without signs that no id may have."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", Path(given).expanduser().resolve().stem).strip("-") or "pictures"
 
 
 def _model_of(options: PictureSet) -> str:

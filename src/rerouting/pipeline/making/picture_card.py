@@ -45,7 +45,8 @@ PICTURES_OF_HARM = ("drawn", "pictured")
 def recipe(options: PictureSet, out: Path, folder: Path, rows: Mapping[str, int]) -> str:
     """YAML that `rerouting train --config` takes: the base recipe with its pictures of harm replaced by these.
 
-    Its text, and what it retains, stay: pictures alone do not hold everything else.
+    Its text, and what it retains, stay: pictures alone do not hold everything else. Ours weigh what its sources do
+    on the average.
 
     Args:
         options: name the base recipe.
@@ -69,7 +70,9 @@ def recipe(options: PictureSet, out: Path, folder: Path, rows: Mapping[str, int]
         given = base.get("data", {}).get(key, [])
         harm = "circuit_breaker" in file
         stay = [one for one in given if not (harm and one["name"] in PICTURES_OF_HARM)]
-        return ([ours(file)] if rows.get(file) else []) + stay
+        shares = [float(one.get("weight", 1.0)) for one in stay]
+        own = ours(file) | {"weight": sum(shares) / len(shares) if shares else 1.0}
+        return ([own] if rows.get(file) else []) + stay
 
     data = base.get("data", {}) | {
         "circuit_breaker": with_ours("circuit_breaker", "circuit_breaker.jsonl"),
@@ -87,7 +90,7 @@ def recipe(options: PictureSet, out: Path, folder: Path, rows: Mapping[str, int]
         sets.append({"name": "own-benign", "source": ours("test_benign.jsonl")})
     made = base | {
         "description": f"Circuit breakers on the pictures {options.name}. Made by `rerouting data picture` (rerouting "
-        f"{__version__}) on the recipe {options.recipe}.",
+        f"{__version__}) on the recipe {options.recipe}: {base.get('description', '')}".strip(": "),
         "seed": options.seed,
         "data": data,
         "evaluation": evaluation | {"sets": sets},

@@ -82,7 +82,7 @@ def descriptions(options: PictureSet, asker: Asker, shown: Made) -> Made:
     made = Made([], list(shown.gone), shown.notes)
     limits = CleaningConfig(language=options.cleaning.language)
     for chat, reply in zip(shown.kept, asker.replies(call), strict=True):
-        described = chat.with_response(wording.whole_sentences((reply.text or "").strip()))
+        described = chat.with_response(_said(reply.text or ""))
         if reply.text is None:
             reason, detail = "no description", reply.failure
         else:
@@ -111,7 +111,7 @@ class PictureRequests:
     evaluated: Evaluated
 
     def requests(self, side: Side, described: Sequence[Chat], seen: Sequence[Chat]) -> Made:
-        """The requests of one side about every picture.
+        """The requests of one side about every picture; without a category where a list of several was continued.
 
         Args:
             side: harmful or harmless ones.
@@ -123,7 +123,8 @@ class PictureRequests:
         count = options.requests if harmful else options.neighbours
         given = options.must_not if harmful else {"": options.allowed}
         by_category = {name: texts for name, texts in given.items() if texts}
-        named = [list(by_category)[at % len(by_category)] for at in range(len(described))]
+        named = [_drawn(list(by_category), chat) for chat in described]
+        mixed = self.style == "list" and len(by_category) > 1
         asked = [
             self._prompt(side, chat, category, by_category, count)
             for chat, category in zip(described, named, strict=True)
@@ -137,7 +138,9 @@ class PictureRequests:
             texts, why = ([], reply.failure) if reply.text is None else wording.read_list(reply.text, prefix)
             if why:
                 made.gone.append(Gone(chat, "no request in the reply", why))
-            made.kept += [_about(chat, text, side, category, options.name) for text in texts[:count]]
+            made.kept += [
+                _about(chat, text, side, "" if mixed else category, options.name) for text in texts[:count]
+            ]
         found = self.evaluated.cleaned(made.kept, options.cleaning, seen, options.seed, harmless=not harmful)
         made.kept, made.gone = found.kept, made.gone + found.gone
         made.notes = {"pictures asked about": len({one.meta["family"] for one in made.kept})}
@@ -150,7 +153,7 @@ class PictureRequests:
         draw = random.Random(f"{self.options.seed}/{side}/{chat.meta['family']}")
         own, others = (
             list(given[category]),
-            [text for name in given if name != category for text in given[name]],
+            [one for name in given if name != category for one in given[name]],
         )
         draw.shuffle(own)
         draw.shuffle(others)
@@ -159,6 +162,16 @@ class PictureRequests:
             return wording.list_prompt([*own, *others], draw, description)
         wanted = WANTED[side] + (f"; all of them are about: {category}" if category else "")
         return wording.picture_prompt(description, wanted, own, count)
+
+
+def _drawn(categories: Sequence[str], chat: Chat) -> str:
+    """A picture's category: its own, whatever is beside it, so that replies stay good when pictures come or go."""
+    return categories[int(chat.meta["family"][:12], 16) % len(categories)]
+
+
+def _said(text: str) -> str:
+    """A description up to the sentence that it breaks off in; a caption without a full stop as it is."""
+    return wording.whole_sentences(text.strip()) or text.strip()
 
 
 def _about(chat: Chat, text: str, side: Side, category: str, name: str) -> Chat:

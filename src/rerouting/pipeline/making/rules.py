@@ -16,7 +16,7 @@ from rerouting.core.files import sha256_of
 from rerouting.core.finder import build
 from rerouting.core.near import way_out
 from rerouting.core.records import Chat
-from rerouting.data.cleaning import Cleaned, CleaningConfig, Gone, clean, text_of
+from rerouting.data.cleaning import Cleaned, CleaningConfig, Gone, clean
 from rerouting.data.config import SourceConfig
 from rerouting.data.domain import Domain, Writing
 from rerouting.data.filtering import behaviours
@@ -264,7 +264,7 @@ class Evaluated:
         """
         if harmless:
             config = replace(config, max_bleu=config.max_bleu and max(config.max_bleu, ALIKE))
-        found = clean(chats, config, "none", self.texts, [text_of(one, "none") for one in seen], seed)
+        found = clean(chats, config, "none", self.texts, seen, seed)
         left = [(one, self.known.of_chat(one)) for one in found.kept]
         found.gone += [Gone(one, "an evaluation prompt", why) for one, why in left if why]
         found.kept = [one for one, why in left if not why]

@@ -114,7 +114,10 @@ def claim(options: Writing, file: Path) -> None:
     if file.exists():
         known = load_config(type(options), file)
         if known.name != options.name:
-            raise UserError(f"{out} holds the sets {known.name}, not {options.name}", "name another folder")
+            raise UserError(
+                f"{out} holds the sets {known.name}, not {options.name}",
+                f"name another folder, or the sets as they were named: name {known.name}",
+            )
     try:
         atomic_write(file, dump_yaml(options))
     except OSError as error:
