@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
 from rerouting.data.formatting import Example, tokenise_all
-from rerouting.models.reading import whole_pass
+from rerouting.targets.reading import whole_pass
 from rerouting.targets.target import Target
 
 Row = dict[str, Any]

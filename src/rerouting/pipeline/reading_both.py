@@ -11,9 +11,9 @@ from torch.nn.functional import cosine_similarity
 
 from rerouting.data.formatting import Example
 from rerouting.models.loading import LoadedModel
-from rerouting.models.reading import whole_pass
 from rerouting.pipeline.chat_style import TRIP_BELOW
 from rerouting.pipeline.trip import TripWatch, divergences
+from rerouting.targets.reading import whole_pass
 
 
 @dataclass(frozen=True)
