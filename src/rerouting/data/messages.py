@@ -63,8 +63,10 @@ def _parse_turn(turn: Any, where: str) -> Message:
 
 
 def with_pictures(turns: Sequence[Message], place: Callable[[str], str]) -> tuple[Message, ...]:
-    """The turns with every picture's reference as `place` makes it."""
-    return tuple(replace(turn, images=tuple(map(place, turn.images))) for turn in turns)
+    """The turns with every picture's reference as `place` makes it; those without are left as they are."""
+    return tuple(
+        replace(turn, images=tuple(map(place, turn.images))) if turn.images else turn for turn in turns
+    )
 
 
 def _parse_call(value: Any, where: str) -> Call:

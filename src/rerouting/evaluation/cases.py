@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from rerouting.core.attempt import Attempt, behaviour_of, context_of
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
-from rerouting.core.records import Chat, shown
-from rerouting.pictures.opening import identity, portable
+from rerouting.core.records import Chat, Message, shown
+from rerouting.data.messages import parse_messages, with_pictures
+from rerouting.pictures.opening import identity, placed, portable
 
 Row = dict[str, Any]
 
@@ -138,6 +139,12 @@ def _attempt_row(attempt: Attempt, prompt: str, folder: Path) -> Row:
 def _portable(turn: Row, folder: Path) -> Row:
     images = [portable(image, folder) for image in turn.get("images", ())]
     return turn | ({"images": images} if images else {})
+
+
+def turns_of(attempt: Row, folder: Path) -> tuple[Message, ...]:
+    """What an attempt sent, from its row; its pictures where the matrix's folder is now."""
+    turns = parse_messages(attempt["messages"], "an attempt")
+    return with_pictures(turns, lambda image: placed(image, folder))
 
 
 def _finite(value: Any) -> Any:

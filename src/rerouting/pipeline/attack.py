@@ -28,13 +28,11 @@ from rerouting.core.manifest import environment
 from rerouting.core.prompts import takes_pictures
 from rerouting.core.records import Chat
 from rerouting.core.rundir import hold
-from rerouting.data.messages import parse_messages, with_pictures
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.attacking import Shard, attack_model, fit_folder
-from rerouting.evaluation.cases import CASE_FIELDS, CaseFile, answered, asked
+from rerouting.evaluation.cases import CASE_FIELDS, CaseFile, answered, asked, turns_of
 from rerouting.evaluation.judging import LoopJudge, Scorer, VerdictFile, label_of, verdicts_of
 from rerouting.models.loading import LoadedModel
-from rerouting.pictures.opening import placed
 from rerouting.pipeline import attack_setup as setup
 from rerouting.pipeline.pair import digest, pair_of
 from rerouting.pipeline.reviewed import cases_of, write_summary
@@ -211,8 +209,7 @@ class _Matrix:
 
 def _judged(case: Row, attempt: Row, chat: Chat, folder: Path) -> Judged:
     """An attempt's answer; what was sent is left out where the input was no text."""
-    turns = parse_messages(attempt["messages"], case["id"])
-    turns = with_pictures(turns, lambda image: placed(image, folder))
+    turns = turns_of(attempt, folder)
     sent = None if turns == chat.messages or attempt["embeddings"] else Chat(case["id"], turns)
     return Judged(
         case["behaviour"],

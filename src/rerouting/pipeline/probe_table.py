@@ -27,9 +27,9 @@ from rerouting.core.kinds import is_harmless_kind
 from rerouting.core.records import Chat
 from rerouting.core.stats import Rate
 from rerouting.core.tables import markdown_table
-from rerouting.data.messages import parse_messages, with_pictures
+from rerouting.data.messages import parse_messages
+from rerouting.evaluation.cases import turns_of
 from rerouting.models.digest import weights_digest
-from rerouting.pictures.opening import placed
 from rerouting.pipeline.pair import base_of, digest
 from rerouting.pipeline.probing import Reader, answered
 from rerouting.probes.saved import CARD, Probe, load_probe
@@ -213,11 +213,9 @@ def _attacked(matrix: Path) -> Iterator[Row]:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{matrix} has no results of attacks", "give the folder that attack wrote") from error
     for row in rows:
-        turns = parse_messages(row["messages"], row["id"])
-        turns = with_pictures(turns, lambda image: placed(image, matrix))
         unreadable = row["embeddings"] or getattr(find("attacks", row["attack"]), "tampers", False)
         yield {"attack": f"{row['attack']} (judged)", "id": row["id"], "model": row["model"]} | {
-            "chat": None if unreadable else Chat(row["id"], turns),
+            "chat": None if unreadable else Chat(row["id"], turns_of(row, matrix)),
             "prefill": row["prefill"],
             "answer": row["answer"],
             "hit": _hit(row, judge),

@@ -24,15 +24,15 @@ class Unseen:
             for name in ("circuit_breaker", "retain"):
                 file = streams / f"{name}.jsonl"
                 rows = read_jsonl(file) if file.exists() else []
-                self.seen |= {_name(row["ids"][: row["n_prompt"]], row.get("images", ())) for row in rows}
+                self.seen |= {
+                    _name(Prompt(row["ids"][: row["n_prompt"]], row.get("images", ()))) for row in rows
+                }
 
     def __call__(self, chats: Sequence[Chat]) -> list[Chat]:
         """Those that were not."""
-        return [
-            chat for chat in chats if _name(render_prompt(chat, self.tokenizer), chat.images) not in self.seen
-        ]
+        return [chat for chat in chats if _name(render_prompt(chat, self.tokenizer)) not in self.seen]
 
 
-def _name(ids: Sequence[int], images: Sequence[str]) -> tuple[int | str, ...]:
+def _name(prompt: Sequence[int]) -> tuple[int | str, ...]:
     """A prompt with its pictures by content: all pictures of a size are the same tokens."""
-    return tuple(named(Prompt(ids, images)))
+    return tuple(named(prompt))

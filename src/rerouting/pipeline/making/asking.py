@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.progress import bar
 from rerouting.core.records import Message
+from rerouting.data.messages import with_pictures
 from rerouting.pictures.opening import identity
 
 BATCH, TRIES, GIVEN_UP = 32, 3, 3
@@ -125,7 +126,7 @@ class Asker:
         names = []
         rest = [call.seed, call.max_new_tokens, call.temperature]
         for talk, prefill in zip(call.talks, call.prefills, strict=True):
-            name = sha256_of([self.identity, prefill, *rest, plain([_known_by(turn) for turn in talk])])
+            name = sha256_of([self.identity, prefill, *rest, plain(with_pictures(talk, identity))])
             names.append(f"{name}-{counts[name]}")
             counts[name] += 1
         return names
@@ -169,8 +170,3 @@ class Asker:
             failure = f"{len(found)} replies to {len(talks)} conversations"
             return [Reply(None, failure)] * len(talks)
         return list(found)
-
-
-def _known_by(turn: Message) -> Message:
-    """A turn with its pictures by content, wherever their files are."""
-    return replace(turn, images=tuple(map(identity, turn.images))) if turn.images else turn

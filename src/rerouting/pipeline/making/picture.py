@@ -40,10 +40,10 @@ def picture(given: str, options: PictureSet, out: Path) -> Report:
     """
     options = replace(options, name=options.name or _name_of(given))
     check(options)
-    listed(given, options.limit)
+    there = listed(given, options.limit)
     claim(options, out / "pictures.yaml")
     with hold(out, ".making"):
-        shown = pictures(options, given)
+        shown = pictures(options, there)
         stages = Stages(out)
         usual = Component("local", {"model": _model_of(options), "top_p": TOP_P})
         writer = options.writer or usual

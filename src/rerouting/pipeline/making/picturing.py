@@ -17,7 +17,6 @@ from rerouting.core.files import sha256_of
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat, Message
 from rerouting.data.cleaning import CleaningConfig, Gone, fault
-from rerouting.data.image_files import listed
 from rerouting.data.picture_set import PictureSet
 from rerouting.pictures.opening import identity, open_picture
 from rerouting.pipeline.making import wording
@@ -34,20 +33,16 @@ DESCRIPTION, REQUEST = 128, 64
 """Tokens of a description, and of each request asked for."""
 
 
-def pictures(options: PictureSet, given: str) -> Made:
+def pictures(options: PictureSet, there: Sequence[tuple[str, str]]) -> Made:
     """A chat for every picture, which asks for its description; those that cannot be read, or are there twice, go.
 
     Args:
-        options: name and limit.
-        given: a folder, or a file that lists pictures.
-
-    Raises:
-        UserError: there is no such place, or no picture there.
+        options: name.
+        there: name and reference of each (`data.image_files.listed`).
     """
     made, seen = Made([], notes={"pictures": 0}), dict[str, str]()
-    found = listed(given, options.limit)
-    with bar("opening pictures", len(found), 0) as progress:
-        for name, reference in found:
+    with bar("opening pictures", len(there), 0) as progress:
+        for name, reference in there:
             chat = Chat(
                 f"{options.name}-{sha256_of(name)[:10]}",
                 (Message("user", wording.DESCRIBE, images=(reference,)),),

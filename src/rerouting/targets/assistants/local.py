@@ -11,6 +11,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.prompts import takes_pictures
 from rerouting.core.records import Chat, Message
 from rerouting.data.formatting import render_prompt
+from rerouting.data.messages import with_pictures
 from rerouting.models.generation import generate
 from rerouting.models.hardware import pick_device
 from rerouting.models.loading import load_once
@@ -87,8 +88,8 @@ class Local:
         except UserError as error:
             if not chat.images:
                 raise
-            plain = (replace(turn, images=(_PLAIN,) * len(turn.images)) for turn in chat.messages)
-            render_prompt(replace(chat, messages=tuple(plain)), tokenizer, begun)  # is it the model's fault?
+            plain = with_pictures(chat.messages, lambda image: _PLAIN)
+            render_prompt(replace(chat, messages=plain), tokenizer, begun)  # is it the model's fault?
             return Reply(None, str(error))
 
 
