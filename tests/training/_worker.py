@@ -1,11 +1,14 @@
 """One process of a training run on a tiny model, for the tests of several: python _worker.py FOLDER OPTIONS(JSON)."""
 
+import atexit
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from rerouting.core.rundir import RunDir
@@ -21,6 +24,7 @@ from tests.training.test_loop import DATA, LOSSES, OPTIM
 def main(folder: Path, options: dict) -> None:
     """Train as the options say; the main process leaves the adapter in adapter.pt."""
     torch.set_num_threads(1)
+    atexit.register(_left)
     processes = Processes.started(cpu=True)
     base = FAMILIES[options.pop("family", "llama")]()
     base.set_attn_implementation(register(torch.device("cpu")))
@@ -34,6 +38,12 @@ def main(folder: Path, options: dict) -> None:
     if processes.main:
         torch.save(adapter_copy(model), folder / "adapter.pt")
     processes.agree(True)  # the others wait for the file
+
+
+def _left() -> None:
+    """Runs last: gloo's threads must be gone before Python ends, or one time in many the process aborts."""
+    if dist.is_initialized():
+        os._exit(3)
 
 
 if __name__ == "__main__":

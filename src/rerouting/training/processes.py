@@ -8,6 +8,7 @@ checkpoints know nothing of the number of processes, and a run may go on with an
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,6 +66,9 @@ class Processes:
             )
         if kind == "FSDP" and not accelerator.is_fsdp2:
             raise UserError("FSDP 1 is not supported", "add --fsdp_version 2 to accelerate launch")
+        if dist.is_initialized():
+            atexit.unregister(_leave)
+            atexit.register(_leave)
         return cls(accelerator.process_index, accelerator.num_processes, kind == "FSDP", accelerator.device)
 
     @property
@@ -131,6 +135,17 @@ class Processes:
         fully_shard(found.owner, ignored_params=outside | _trained(found.owner), **options)
         model.to(self.device)
         model.set_attn_implementation(pick_attention("auto", self.device))
+
+
+def _leave() -> None:
+    """Leave the group of processes while Python still runs.
+
+    gloo's own threads may still hold tensors that Python made; freeing those after Python has ended aborts the process
+    (github.com/pytorch/pytorch/pull/179291), and a finished run would end with an error. NCCL has no such threads, and
+    leaving its group after a failure may wait for ever.
+    """
+    if dist.is_initialized() and dist.get_backend() == dist.Backend.GLOO:
+        dist.destroy_process_group()
 
 
 def _trained(module: nn.Module) -> set[nn.Parameter]:
