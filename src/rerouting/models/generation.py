@@ -257,9 +257,17 @@ def pick(probabilities: Tensor, uniform: Tensor, top_p: float) -> Tensor:
         total = probabilities.cumsum(dim=-1)
         place = torch.searchsorted(total, uniform * total[:, -1:], right=True)
         return place.clamp_max(probabilities.shape[1] - 1)
-    values, tokens = probabilities.topk(min(_NUCLEUS, probabilities.shape[1]), dim=-1)
-    if bool((values.sum(dim=-1) < top_p).any()):  # a flat distribution: the nucleus may be wider
-        values, tokens = probabilities.sort(dim=-1, descending=True)
+    best = probabilities.topk(min(_NUCLEUS, probabilities.shape[1]), dim=-1)
+    chosen = _within(best.values, best.indices, uniform, top_p)
+    wide = (best.values.sum(dim=-1) < top_p).nonzero()[:, 0]  # a flat distribution: the nucleus may be wider
+    if len(wide):
+        whole = probabilities[wide].sort(dim=-1, descending=True)  # of these rows alone: a sort takes long
+        chosen[wide] = _within(whole.values, whole.indices, uniform[wide], top_p)
+    return chosen
+
+
+def _within(values: Tensor, tokens: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    """As `pick`, from each row's likeliest tokens in order: (B, N) probabilities and token ids."""
     inside = (values.cumsum(dim=-1) - values) < top_p
     total = (values * inside).cumsum(dim=-1)
     place = torch.searchsorted(total, uniform * total[:, -1:], right=True)
