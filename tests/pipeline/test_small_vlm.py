@@ -38,7 +38,7 @@ from rerouting.training.eye_config import EyeConfig
 from tests.data.tokenizers_of_families import CHATML, tiny
 from tests.models.tiny_vision import save
 
-VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION = {"embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 1, 2]}
 EYE = EyeConfig(
     device="cpu", pictures=24, texts=6, answer_tokens=3, see_steps=30, see_batch=12, tell_steps=4, tell_batch=4,
     test_pictures=6,

@@ -22,18 +22,22 @@ from rerouting.data.config import SourceConfig
 from rerouting.data.formatting import encode, render_prompt
 from rerouting.data.loading import chats_of, spread
 from rerouting.data.template import closing_ids
-from rerouting.models.config import ModelConfig
+from rerouting.models.config import LoraConfig, ModelConfig
 from rerouting.models.folders import whole_folder
 from rerouting.models.generation import generate
+from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import LoadedModel, load
+from rerouting.models.lora import add_lora
 from rerouting.models.small_vlm import PATCH, small_vlm
 from rerouting.pictures.questions import any_question, is_right, question, shown
 from rerouting.pictures.scenes import FACTS, SIZE, scene
 from rerouting.training.eye import Album, Told, learn_to_see, learn_to_tell
 from rerouting.training.eye_config import EyeConfig
 
-SIDE = SIZE // PATCH
-"""Patches in a row: there are as many rows as facts."""
+SLOTS = (("shape", "digit", "word", "tallest", "object"), ("colour",), ("count",), ("time",))
+"""Facts that take the same share of a picture's patches: of the first, every picture shows one."""
+SHARE = (SIZE // PATCH) ** 2 // len(SLOTS)
+"""Patches that spell a fact."""
 SEEING = 0.4
 """Share of the time that the first part has, where time is limited."""
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -77,8 +81,9 @@ def make(config: EyeConfig, out: Path, vision: dict[str, Any] | None = None) -> 
             seed=seed,
         )
     with stages.stage("tell"):
+        reader = _with_adapters(model, config.rank, seed) if config.rank else model
         rows += learn_to_tell(
-            model,
+            reader,
             album,
             questions,
             requests,
@@ -88,6 +93,8 @@ def make(config: EyeConfig, out: Path, vision: dict[str, Any] | None = None) -> 
             seconds=(1 - SEEING) * limit if limit else None,
             seed=seed,
         )
+        if config.rank:
+            model = reader.merge_and_unload()
     model.to(language.dtype)
     with whole_folder(out / "model", "config.json") as work:
         model.save_pretrained(work)
@@ -131,6 +138,12 @@ def rates(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {fact: Rate(sum(right), len(right)).as_dict() for fact, right in sorted(by_fact.items())}
 
 
+def _with_adapters(model: Any, rank: int, seed: int) -> Any:
+    """With LoRA in every block of the language trunk, which the wrapper of PEFT trains alone."""
+    lora = LoraConfig(rank=rank, alpha=rank, dropout=0.0)
+    return add_lora(model, lora, len(decoder_blocks(model)) - 1, seed=seed)
+
+
 def _chat(text: str, picture: str) -> Chat:
     return Chat(picture, (Message("user", text, images=(picture,)),))
 
@@ -148,16 +161,19 @@ def _album(
         [values.index(facts[fact]) if fact in facts else -100 for fact, values in FACTS.items()]
         for facts in scenes
     ]
-    rows = _spelt(tokenizer)
-    spelt = [[rows[fact, facts.get(fact, "")] for fact in FACTS] for facts in scenes]
-    spoken = torch.tensor([[fact in facts for fact in FACTS] for facts in scenes], device=device)
+    shares = _spelt(tokenizer)
+    told = [[next((fact for fact in slot if fact in facts), "") for slot in SLOTS] for facts in scenes]
+    spelt = [
+        [shares[fact, facts.get(fact, "")] for fact in own] for own, facts in zip(told, scenes, strict=True)
+    ]
+    spoken = torch.tensor([[bool(fact) for fact in own] for own in told], device=device)
     stacked = torch.from_numpy(numpy.stack(pixels)).permute(0, 3, 1, 2).contiguous()
     return Album(
         stacked.to(device),
         torch.tensor(labels, device=device),
         tuple(map(len, FACTS.values())),
         torch.tensor(spelt, device=device).flatten(1),
-        spoken.repeat_interleave(SIDE, dim=1),
+        spoken.repeat_interleave(SHARE, dim=1),
         tuple(processor.image_mean),
         tuple(processor.image_std),
     ), scenes
@@ -185,13 +201,12 @@ def _texts(language: LoadedModel, config: EyeConfig) -> list[Chat]:
 
 
 def _spelt(tokenizer: Any) -> dict[tuple[str, str], list[int]]:
-    """Rows of patches that say what a fact is, one token each; line breaks alone where there is nothing to say."""
+    """Patches that say what a fact is, one token each; line breaks alone where there is nothing to say."""
     (blank,) = encode(tokenizer, "\n")
-    assert len(FACTS) == SIDE, "a row of patches for every fact"
-    rows = {(fact, ""): list[int]() for fact in FACTS}
+    shares = {("", ""): list[int]()}
     for fact, values in FACTS.items():
-        rows |= {(fact, value): encode(tokenizer, f"{fact}: {shown(fact, value)}\n") for value in values}
-    return {key: [*ids[:SIDE], *[blank] * (SIDE - len(ids))] for key, ids in rows.items()}
+        shares |= {(fact, value): encode(tokenizer, f"{fact}: {shown(fact, value)}\n") for value in values}
+    return {key: [*ids[:SHARE], *[blank] * (SHARE - len(ids))] for key, ids in shares.items()}
 
 
 class _Tokens:

@@ -2,9 +2,9 @@
 
 Ours. In the first part each patch also learns to look like a word: together they spell what is on the picture, in the
 language model's own embeddings ("colour: Red"), so that there is something to read from the start of the second part.
-The language model stays frozen throughout, so that its answers to text are what they were. In the second part a
-third of the steps show a picture beside an ordinary request, whose answer is the language model's own without the
-picture (or a refusal, where the request is harmful): a picture is to inform, and to change nothing else.
+In the second part the language model's adapters learn too, where it has any: frozen, it reads those words badly
+(docs/log.md). A third of the steps show a picture beside an ordinary request, whose answer is the language model's own
+without the picture (or a refusal, where the request is harmful): a picture is to inform, and to change nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from rerouting.core.progress import bar
+from rerouting.models.layers import unwrapped
+from rerouting.models.lora import adapter_parameters
 from rerouting.models.target_rows import target_rows
 
 SHIFT = 4
@@ -124,13 +126,14 @@ def learn_to_tell(
     """Train tower and projector until the frozen language model answers.
 
     Args:
-        model: vision-language model whose weights are frozen but for these.
+        model: vision-language model whose weights are frozen but for these, with adapters in its language model or
+            without.
         album: the pictures.
         questions: about them.
         requests: that have nothing to do with them.
         steps: most steps.
         size: questions a step; half as many requests.
-        rate: the projector's; the tower's is a quarter.
+        rate: the projector's and the adapters'; the tower's is a quarter.
         seconds: most seconds; None for no limit.
         seed: of the order.
 
@@ -138,10 +141,12 @@ def learn_to_tell(
         Loss along the way, and of the answers' tokens the share that is the likeliest.
     """
     device = album.pixels.device
-    groups = [
-        list(part.parameters()) for part in (model.model.multi_modal_projector, model.model.vision_tower)
-    ]
+    inner: Any = unwrapped(model)
+    parts = (inner.model.multi_modal_projector, inner.model.vision_tower)
+    groups = [list(part.parameters()) for part in parts]
     rates = [rate, rate / 4]
+    if adapters := list(adapter_parameters(model).values()):
+        groups, rates = [*groups, adapters], [*rates, rate]
     optimizer = torch.optim.AdamW(
         [{"params": own, "lr": one} for own, one in zip(groups, rates, strict=True)],
         weight_decay=0.01,

@@ -10,7 +10,7 @@ class EyeConfig:
     """A small vision-language model: the language model that it is built around, and how its eye is trained."""
 
     language: str = "smollm2-135m"
-    """Chat model whose weights stay as they are: embedded name, folder, or hub name."""
+    """Chat model that is to see: embedded name, folder, or hub name."""
     device: str = "auto"
     """Torch device; auto: cuda when there is one, else cpu."""
     pictures: int = 24000
@@ -29,6 +29,9 @@ class EyeConfig:
     """Questions (or half as many prompts) in one of them."""
     rate: float = 1e-3
     """AdamW's highest rate in the first part, and the projector's in the second, where the tower has a quarter."""
+    rank: int = 16
+    """Of the LoRA by which the language model learns in the second part to read what it is told, merged at the end; 0
+    leaves its weights, and so its answers to text, as they are."""
     seconds: float | None = None
     """Most seconds for both parts (two fifths for the first), over which the rate then falls; null for no limit."""
     test_pictures: int = 600
