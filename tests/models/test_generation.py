@@ -43,11 +43,35 @@ def test_greedy_equals_one_by_one_in_the_given_order(model, budget):
     assert sum(done) == 5
 
 
+@pytest.mark.parametrize("stretch", [16, 2])
 @pytest.mark.parametrize("family", ["gpt2", "gemma3", "qwen3_moe", "gpt_neox"])
-def test_left_padding_is_right_for_other_families(family):
+def test_left_padding_is_right_for_other_families(family, stretch, monkeypatch):
+    monkeypatch.setattr(generation, "STRETCH", stretch)
     model = FAMILIES[family]()
     model.generation_config.eos_token_id = 2
     assert generate(model, Tokenizer(), PROMPTS, max_new_tokens=5) == [by_hand(model, p, 5) for p in PROMPTS]
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "temperature": 0.9, "top_p": 0.95}])
+def test_answers_that_have_ended_leave_their_batch(model, monkeypatch, options, dynamic):
+    plain = generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options)
+    ends = sorted({plain[0][2], plain[2][5], plain[3][8]})
+    model.generation_config.eos_token_id = ends
+    sizes, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: sizes.append(len(given["input_ids"])) or forward(**given))
+    if not dynamic:
+        monkeypatch.setattr(generation, "DynamicLayer", str)  # a cache of another kind: all stay to the end
+    try:
+        whole = generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options)
+        monkeypatch.setattr(generation, "STRETCH", 3)
+        sizes.clear()
+        assert generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options) == whole
+    finally:
+        model.generation_config.eos_token_id = 2
+    assert whole == [generation._cut(one, set(ends)) for one in plain]
+    assert min(len(one) for one in whole) < 3 < max(len(one) for one in whole)
+    assert sizes[0] == 5 and (sizes[-1] < 5) == dynamic
 
 
 def test_cut_at_the_first_end(model):

@@ -18,14 +18,17 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
+from transformers.cache_utils import DynamicLayer
 
 from rerouting.core.errors import UserError
-from rerouting.core.prompts import images_of, reader_of
+from rerouting.core.prompts import images_of, reader_of, takes_pictures
 from rerouting.models.layers import unwrapped
 from rerouting.models.memory import halved
 from rerouting.pictures.opening import named
 
 _NUCLEUS = 256
+STRETCH = 16
+"""Tokens after which answers that have ended leave their batch."""
 
 
 class Watch(Protocol):
@@ -200,27 +203,63 @@ def _batch(
     sampler: _Sampler | None,
     criteria: StoppingCriteria | None = None,
 ) -> list[list[int]]:
-    """Answer the prompts of one left-padded batch."""
+    """Answer the prompts of one left-padded batch; after every stretch, rows that have ended leave it."""
     device = next(model.parameters()).device
     width = max(lengths)
     mask = torch.zeros(len(lengths), width, dtype=torch.long)
     for row, length in enumerate(lengths):
         mask[row, width - length :] = 1
     ends = end_tokens(model)
-    output = model.generate(
-        **{name: tensor.to(device) for name, tensor in inputs.items()},
-        attention_mask=mask.to(device),
-        generation_config=GenerationConfig(
-            max_new_tokens=limit,
-            do_sample=False,
-            eos_token_id=sorted(ends) or None,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        logits_processor=LogitsProcessorList([sampler] if sampler is not None else []),
-        stopping_criteria=StoppingCriteriaList([criteria] if criteria is not None else []),
-    )
+    given = {name: tensor.to(device) for name, tensor in inputs.items()} | {"attention_mask": mask.to(device)}
     start = width if "input_ids" in inputs else 0  # from embeddings, only the new tokens come back
-    return [_cut(row, ends) for row in output[:, start:].tolist()]
+    leaving = inputs.keys() == {"input_ids"} and criteria is None and not takes_pictures(tokenizer)
+    rows, answers, done = list(range(len(lengths))), dict[int, list[int]](), 0
+    while rows:
+        stretch = min(STRETCH, limit - done) if leaving else limit
+        output = model.generate(
+            **given,
+            generation_config=GenerationConfig(
+                max_new_tokens=stretch,
+                do_sample=False,
+                eos_token_id=sorted(ends) or None,
+                pad_token_id=tokenizer.pad_token_id,
+                return_dict_in_generate=True,
+            ),
+            logits_processor=LogitsProcessorList([sampler] if sampler is not None else []),
+            stopping_criteria=StoppingCriteriaList([criteria] if criteria is not None else []),
+        )
+        done += stretch
+        new = output.sequences[:, start:].tolist()
+        answers |= {row: _cut(own, ends) for row, own in zip(rows, new, strict=True)}
+        left = [at for at, own in enumerate(new) if ends.isdisjoint(own)] if done < limit else []
+        if left:
+            left = _left(output, left, sampler)
+            given = _going_on(output, given["attention_mask"][left])
+        rows = [rows[at] for at in left]
+    return [answers[row] for row in range(len(lengths))]
+
+
+def _left(output: Any, left: list[int], sampler: _Sampler | None) -> list[int]:
+    """Take the other rows out of a batch; all stay where its cache cannot do without them."""
+    cache = output.past_key_values
+    if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+        return list(range(len(output.sequences)))
+    if len(left) < len(output.sequences):
+        cache.batch_select_indices(torch.tensor(left, device=output.sequences.device))
+        output.sequences = output.sequences[left]
+        if sampler is not None:
+            sampler.uniforms = sampler.uniforms[left]
+    return left
+
+
+def _going_on(output: Any, mask: Tensor) -> dict[str, Any]:
+    """Model inputs that continue the rows of a batch."""
+    new = mask.new_ones(len(mask), output.sequences.shape[1] - mask.shape[1])
+    return {
+        "input_ids": output.sequences,
+        "attention_mask": torch.cat([mask, new], dim=1),
+        "past_key_values": output.past_key_values,
+    }
 
 
 def _cut(tokens: list[int], ends: set[int]) -> list[int]:
