@@ -59,7 +59,9 @@ def test_answers_that_have_ended_leave_their_batch(model, monkeypatch, options, 
     ends = sorted({plain[0][2], plain[2][5], plain[3][8]})
     model.generation_config.eos_token_id = ends
     sizes, forward = [], model.forward
-    monkeypatch.setattr(model, "forward", lambda **given: sizes.append(len(given["input_ids"])) or forward(**given))
+    monkeypatch.setattr(
+        model, "forward", lambda **given: sizes.append(len(given["input_ids"])) or forward(**given)
+    )
     if not dynamic:
         monkeypatch.setattr(generation, "DynamicLayer", str)  # a cache of another kind: all stay to the end
     try:

@@ -179,6 +179,12 @@ def test_the_recipe_names_the_sets(made):
     ]  # fmt: skip
     assert all(chat.target for chat in chats_of(config.evaluation.sets[1].source))
     assert config.losses.reroute.name == "to_place", "as the recipe quickstart"
+    general = [one for one in config.data.retain if one.name == "bundled"]
+    draws = config.training.steps * config.training.retain_batch_size
+    share = sum(one.weight for one in general) / sum(one.weight for one in config.data.retain)
+    assert 0 <= sum(one.options["limit"] for one in general) - share * draws < 2, (
+        "answered are as many as are drawn"
+    )
     weights = {
         Path(one.options["path"]).name: one.weight for one in config.data.retain if "path" in one.options
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rerouting.core.conversion import plain
 from rerouting.core.recipes import recipe_path
 from rerouting.data.domain import Domain
 from rerouting.pipeline.making.page import Page, page
-from rerouting.training.config import RunConfig
+from rerouting.training.config import OptimConfig, RunConfig
 
 COLUMNS = {"prompt": "prompt", "response": "response", "category": "category", "form": "form", "id": "id"}
 CONFIGS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -58,14 +59,17 @@ def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
     """
     base = load_mapping(recipe_path(domain.recipe))
     data = {name: value for name, value in base.get("data", {}).items() if name != "evaluation"}
-    general = [one for one in data.get("retain", []) if one["name"] == "bundled"]
     harmful = {**COLUMNS, "target": "target"}
+    own = [
+        *_those(out, rows, "retain.jsonl", COLUMNS, OWN),
+        *_those(out, rows, "refusals.jsonl", COLUMNS, REFUSALS),
+    ]
+    general = [one for one in data.get("retain", []) if one["name"] == "bundled"]
     data |= {
         "circuit_breaker": [_chats(out, "circuit_breaker.jsonl", harmful)],
         "retain": [
-            *_those(out, rows, "retain.jsonl", COLUMNS, OWN),
-            *_those(out, rows, "refusals.jsonl", COLUMNS, REFUSALS),
-            *general,
+            *own,
+            *_as_many_as_drawn(general, own, from_mapping(RunConfig, base, domain.recipe).training),
         ],
         "held_out_harmful": _those(out, rows, "validation_circuit_breaker.jsonl", harmful),
         "held_out_benign": _those(out, rows, "validation_retain.jsonl", COLUMNS),
@@ -84,6 +88,19 @@ def recipe(domain: Domain, out: Path, rows: Mapping[str, int]) -> str:
     }
     from_mapping(RunConfig, made, "recipe.yaml")
     return yaml.safe_dump(plain(made), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _as_many_as_drawn(
+    general: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]], training: OptimConfig
+) -> list[dict[str, Any]]:
+    """The base recipe's sources with no more prompts than training will draw: each has yet to be answered."""
+    draws = training.steps * (training.retain_batch_size or training.batch_size)
+    total = sum(one.get("weight", 1.0) for one in (*own, *general))
+    found = []
+    for one in general:
+        options, drawn = one.get("options", {}), math.ceil(draws * one.get("weight", 1.0) / total)
+        found.append(one | {"options": options | {"limit": min(options.get("limit") or drawn, drawn)}})
+    return found
 
 
 def _sets(domain: Domain, out: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from rerouting.pipeline.making.rules import Evaluated, Requests, Templates, exam
 Kind = Literal["must_not", "borderline", "allowed"]
 CATEGORIES, FEW = 6, 0.05
 """Categories asked for; the share of what is wanted below which a round brought too little."""
-TALKS, LENGTH, IDLE = {"list": 32, "json": 8}, {"list": 192, "json": 320}, {"list": 1, "json": 2}
+TALKS, LENGTH, IDLE = {"list": 16, "json": 8}, {"list": 192, "json": 320}, {"list": 1, "json": 2}
 """Replies asked for in a round, and their tokens; rounds in a row that end it by bringing too little."""
 
 
