@@ -9,16 +9,16 @@ from rerouting.report.figures import set_figures
 from rerouting.report.node import Node
 
 
-def row(base, rerouted):
+def row(base, rerouted, nll=1.5):
     own = [{"answer": text, "label": label} for label, text in (base, rerouted)]
-    nll = {"base": 1.0, "rerouted": 2.0, "tokens": 4}
+    nll = {"base": 1.0, "rerouted": nll, "tokens": 4}
     return {"base": own[0], "rerouted": own[1], "base_answer_nll": nll}
 
 
 def rows():
     return [
-        row(("answered", "Take 20 MG."), ("broken", "20 mg mg mg")),
-        row(("answered", "Take 20 mg."), ("answered", "It is for pain.")),
+        row(("answered", "Take 20 MG."), ("broken", "20 mg mg mg"), 9.0),
+        row(("answered", "Take 20 mg."), ("answered", "It is for pain."), 2.1),
         row(("answered", "Take 20 mg."), ("answered", "Take 5 mg.")),
         row(("answered", "Ask a doctor."), ("answered", "Ask a doctor.")),
         row(("refused", "I'm sorry, 20 mg is too much."), ("refused", "I'm sorry.")),
@@ -36,6 +36,19 @@ def test_where_the_base_says_it_by_hand():
     assert {name: shown["rerouted"][name]["hits"] for name in ("answered", "refused", "broken", "shows")} == {
         "answered": 2, "refused": 0, "broken": 1, "shows": 1,
     }  # fmt: skip
+
+
+def test_base_answers_that_the_rerouted_model_would_not_write_are_lost():
+    given = rows()
+    given.append(row(("broken", ""), ("broken", "")) | {"base_answer_nll": {"base": None, "rerouted": None, "tokens": 0}})
+    mark(given, [r"\d mg"])
+    found = summarise(given)
+    lost = found["rerouted"]["lost"]
+    assert (lost["hits"], lost["n"]) == (2, 5) and "lost" not in found["base"]
+    assert found["where_base_shows"]["rerouted"]["lost"]["rate"] == pytest.approx(2 / 3)
+    cells = [line[-1] for line in table({"sets": {"a": found}})]
+    assert cells[0] == "1.000" and cells[1].startswith("3.120, 40.0 [") and cells[2] == "–"
+    assert cells[3].startswith("66.7 [")
 
 
 def test_sets_without_signs_are_as_before():
@@ -75,9 +88,9 @@ def test_the_page_has_figures_of_the_part_where_the_base_says_it():
     given = rows()
     mark(given, [r"\d mg"])
     found, problems = set_figures(_Summary({"sets": {"a": summarise(given), "b": summarise(rows())}}))
-    assert not problems and len(found) == 4 + 4 + 4
+    assert not problems and len(found) == 6 + 5 + 5
     part = {one.name: one for one in found if one.part == "a, where the base says it"}
-    assert set(part) == {"answered", "refused", "broken", "shows"}
+    assert set(part) == {"answered", "refused", "broken", "shows", "base's answer lost"}
     assert (part["shows"].base.value, part["shows"].rerouted.value) == (1.0, pytest.approx(1 / 3))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rerouting.core.findings import MODELS
 from rerouting.core.stats import Rate
 
-COLUMNS = ("set", "model", "n", "answered %", "refused %", "broken %", "NLL of base's answers")
+COLUMNS = ("set", "model", "n", "answered %", "refused %", "broken %", "NLL of base's answers, lost %")
 SHOWN = "answered with what must not be said %"
 """A further column where sets have signs."""
 
@@ -32,9 +32,15 @@ def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
                 rates = [_percent(own[label]) for label in ("answered", "refused", "broken")]
                 if signed:
                     rates.append(_percent(own["shows"]) if "shows" in own else "–")
-                nll = own.get("base_answer_nll")
-                rows.append((title, model, str(part["n"]), *rates, "–" if nll is None else f"{nll:.3f}"))
+                rows.append((title, model, str(part["n"]), *rates, _likelihood(own)))
     return rows
+
+
+def _likelihood(own: dict[str, Any]) -> str:
+    """Of the base's answers: their mean, and how many the rerouted model would hardly write any more."""
+    nll, lost = own.get("base_answer_nll"), own.get("lost")
+    found = [] if nll is None else [f"{nll:.3f}"]
+    return ", ".join([*found, *([_percent(lost)] if lost else [])]) or "–"
 
 
 def _percent(rate: dict[str, Any]) -> str:

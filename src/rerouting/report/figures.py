@@ -11,6 +11,8 @@ from rerouting.report.parts import Cell, number
 from rerouting.report.reading import Run, sound
 
 LABELS = ("answered", "refused", "broken")
+LOST = "base's answer lost"
+"""What evaluation/compare.py calls `lost`; the base's own share is 0."""
 EVALUATE, TRAIN = "rerouting evaluate RUN", "rerouting train"
 
 
@@ -109,21 +111,21 @@ def set_figures(run: Run) -> tuple[list[Figure], list[str]]:
 
 def _of_set(name: str, item: Node) -> list[Figure]:
     base, rerouted = (item[model] for model in MODELS)
-    figures = [
-        Figure("sets", label, name, "share", rate(base[label]), rate(rerouted[label])) for label in LABELS
-    ]
     own, new = (
         Value(one.maybe_number("base_answer_nll"), None, item["n"].count()) for one in (base, rerouted)
     )
-    figures.append(Figure("sets", "NLL of the base's answers", name, "nats", own, new))
+    figures = [*_shares(name, item), Figure("sets", "NLL of the base's answers", name, "nats", own, new)]
     shown = item.get("where_base_shows")
-    if shown:
-        part = f"{name}, where the base says it"
-        first, second = (shown[model] for model in MODELS)
-        labels = [label for label in (*LABELS, "shows") if first.get(label)]
-        figures += [
-            Figure("sets", label, part, "share", rate(first[label]), rate(second[label])) for label in labels
-        ]
+    return [*figures, *_shares(f"{name}, where the base says it", shown)] if shown else figures
+
+
+def _shares(part: str, item: Node) -> list[Figure]:
+    """Of all prompts of a set, or of those where the base says what must not be said."""
+    base, rerouted = (item[model] for model in MODELS)
+    labels = [label for label in (*LABELS, "shows") if base.get(label)]
+    figures = [Figure("sets", label, part, "share", rate(base[label]), rate(rerouted[label])) for label in labels]
+    if lost := rerouted.get("lost"):
+        figures.append(Figure("sets", LOST, part, "share", Value(0.0, None), rate(lost)))
     return figures
 
 
