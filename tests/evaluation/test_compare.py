@@ -40,7 +40,10 @@ def test_where_the_base_says_it_by_hand():
 
 def test_base_answers_that_the_rerouted_model_would_not_write_are_lost():
     given = rows()
-    given.append(row(("broken", ""), ("broken", "")) | {"base_answer_nll": {"base": None, "rerouted": None, "tokens": 0}})
+    given.append(
+        row(("broken", ""), ("broken", ""))
+        | {"base_answer_nll": {"base": None, "rerouted": None, "tokens": 0}}
+    )
     mark(given, [r"\d mg"])
     found = summarise(given)
     lost = found["rerouted"]["lost"]

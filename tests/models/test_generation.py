@@ -4,8 +4,9 @@ import torch
 from rerouting.core.errors import UserError
 from rerouting.models import generation
 from rerouting.models.config import LoraConfig
-from rerouting.models.generation import generate, pick
+from rerouting.models.generation import generate
 from rerouting.models.lora import add_lora
+from rerouting.models.sampling import pick
 from tests.models.tiny import FAMILIES
 
 PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15], [20, 21], [5, 6, 7]]

@@ -47,7 +47,7 @@ class Writing:
     for local models."""
     answerer: Component | None = None
     """Who writes completions and answers: a file in targets/assistants; null for the model that will be trained."""
-    max_new_tokens: int = 80
+    max_new_tokens: int = 64
     """Length at which a completion is cut, in tokens; the last whole sentence then ends it."""
     temperature: float = 0.7
     """Of requests and completions."""

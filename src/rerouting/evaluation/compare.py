@@ -24,7 +24,7 @@ from rerouting.models.scoring import response_nll
 
 LABELS = ("answered", "refused", "broken")
 LOST = 1.0
-"""Nats a token by which the base's own answer must be less likely to count as lost; benign answers move by hundredths."""
+"""Nats a token by which a base answer is less likely where it counts as lost; benign ones move by hundredths."""
 Ids = list[int]
 
 

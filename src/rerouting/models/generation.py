@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
@@ -24,9 +21,9 @@ from rerouting.core.errors import UserError
 from rerouting.core.prompts import images_of, reader_of, takes_pictures
 from rerouting.models.layers import unwrapped
 from rerouting.models.memory import halved
+from rerouting.models.sampling import Sampler, uniform_numbers
 from rerouting.pictures.opening import named
 
-_NUCLEUS = 256
 STRETCH = 16
 """Tokens after which answers that have ended leave their batch."""
 
@@ -172,18 +169,21 @@ def _continue(
     budget = token_budget or (8192 if next(model.parameters()).device.type == "cpu" else 65536)
     waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     answers: dict[int, list[int]] = {}
+
+    def answered(rows: list[int], width: int) -> list[list[int]]:
+        sampler = None
+        if uniforms is not None:
+            sampler = Sampler(uniforms[rows], sampling.temperature, sampling.top_p)
+        criteria = watch.batch(rows, width) if watch else None
+        sizes = [lengths[row] for row in rows]
+        return _batch(model, tokenizer, batch(rows, width), sizes, limit, sampler, criteria)
+
     with torch.inference_mode(), _evaluating(model):
         while waiting:
             width = lengths[waiting[0]]
             rows = waiting[: max(1, budget // (width + limit))]
-            sampler = None
-            if uniforms is not None:
-                sampler = _Sampler(uniforms[rows], sampling.temperature, sampling.top_p)
             try:
-                inputs = batch(rows, width)
-                criteria = watch.batch(rows, width) if watch else None
-                sizes = [lengths[row] for row in rows]
-                new = _batch(model, tokenizer, inputs, sizes, limit, sampler, criteria)
+                new = answered(rows, width)
             except RuntimeError as error:
                 budget = halved(error, len(rows)) * (width + limit)
                 continue
@@ -200,7 +200,7 @@ def _batch(
     inputs: dict[str, Tensor],
     lengths: list[int],
     limit: int,
-    sampler: _Sampler | None,
+    sampler: Sampler | None,
     criteria: StoppingCriteria | None = None,
 ) -> list[list[int]]:
     """Answer the prompts of one left-padded batch; after every stretch, rows that have ended leave it."""
@@ -239,7 +239,7 @@ def _batch(
     return [answers[row] for row in range(len(lengths))]
 
 
-def _left(output: Any, left: list[int], sampler: _Sampler | None) -> list[int]:
+def _left(output: Any, left: list[int], sampler: Sampler | None) -> list[int]:
     """Take the other rows out of a batch; all stay where its cache cannot do without them."""
     cache = output.past_key_values
     if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
@@ -265,64 +265,6 @@ def _going_on(output: Any, mask: Tensor) -> dict[str, Any]:
 def _cut(tokens: list[int], ends: set[int]) -> list[int]:
     stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[:stop]
-
-
-class _Sampler(LogitsProcessor):  # type: ignore[misc]
-    """Nucleus sampling by inverse distribution function; leaves one token possible, so that greedy takes it."""
-
-    def __init__(self, uniforms: Tensor, temperature: float, top_p: float) -> None:
-        self.uniforms, self.temperature, self.top_p, self.step = uniforms, temperature, top_p, 0
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Choose one token a row: scores (B, V) to scores (B, V) with all others at −inf."""
-        uniform = self.uniforms[:, self.step : self.step + 1].to(scores.device)
-        self.step += 1
-        chosen = pick((scores.float() / self.temperature).softmax(dim=-1), uniform, self.top_p)
-        return torch.full_like(scores, float("-inf")).scatter_(1, chosen, 0.0)
-
-
-def pick(probabilities: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    """The token at a given place of each row's nucleus.
-
-    Args:
-        probabilities: (B, V).
-        uniform: place in the nucleus, in [0, 1), (B, 1).
-        top_p: probability that the nucleus reaches; the token that crosses it belongs to it.
-
-    Returns:
-        Token ids (B, 1).
-    """
-    if top_p >= 1.0:
-        total = probabilities.cumsum(dim=-1)
-        place = torch.searchsorted(total, uniform * total[:, -1:], right=True)
-        return place.clamp_max(probabilities.shape[1] - 1)
-    best = probabilities.topk(min(_NUCLEUS, probabilities.shape[1]), dim=-1)
-    chosen = _within(best.values, best.indices, uniform, top_p)
-    wide = (best.values.sum(dim=-1) < top_p).nonzero()[:, 0]  # a flat distribution: the nucleus may be wider
-    if len(wide):
-        whole = probabilities[wide].sort(dim=-1, descending=True)  # of these rows alone: a sort takes long
-        chosen[wide] = _within(whole.values, whole.indices, uniform[wide], top_p)
-    return chosen
-
-
-def _within(values: Tensor, tokens: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    """As `pick`, from each row's likeliest tokens in order: (B, N) probabilities and token ids."""
-    inside = (values.cumsum(dim=-1) - values) < top_p
-    total = (values * inside).cumsum(dim=-1)
-    place = torch.searchsorted(total, uniform * total[:, -1:], right=True)
-    return tokens.gather(1, torch.minimum(place, inside.sum(dim=-1, keepdim=True) - 1))
-
-
-def uniform_numbers(keys: Sequence[bytes], seed: int, steps: int) -> Tensor:
-    """One uniform number a prompt and step, (B, steps), the same for the same prompt wherever it stands."""
-    seen: Counter[bytes] = Counter()
-    rows = []
-    for key in keys:
-        digest = hashlib.sha256(repr((seed, seen[key])).encode() + key).digest()
-        seen[key] += 1
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        rows.append(torch.rand(steps, generator=generator))
-    return torch.stack(rows) if rows else torch.empty(0, steps)
 
 
 def _check(prompts: Sequence[Any], limit: int, sampling: _Sampling) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from rerouting.core.errors import UserError
 from rerouting.core.prompts import followed_by, images_of
-from rerouting.models.generation import end_tokens, pick, uniform_numbers
+from rerouting.models.generation import end_tokens
 from rerouting.models.images import media_of
 from rerouting.models.layers import block_of_layer, decoder_blocks, unwrapped
+from rerouting.models.sampling import pick, uniform_numbers
 from rerouting.pictures.opening import named
 
 _UNFINISHED = "\ufffd"

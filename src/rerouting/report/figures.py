@@ -123,7 +123,9 @@ def _shares(part: str, item: Node) -> list[Figure]:
     """Of all prompts of a set, or of those where the base says what must not be said."""
     base, rerouted = (item[model] for model in MODELS)
     labels = [label for label in (*LABELS, "shows") if base.get(label)]
-    figures = [Figure("sets", label, part, "share", rate(base[label]), rate(rerouted[label])) for label in labels]
+    figures = [
+        Figure("sets", label, part, "share", rate(base[label]), rate(rerouted[label])) for label in labels
+    ]
     if lost := rerouted.get("lost"):
         figures.append(Figure("sets", LOST, part, "share", Value(0.0, None), rate(lost)))
     return figures

@@ -55,22 +55,23 @@ class AnswerMaker:
     rule: Completions
     turns: Callable[[Chat], tuple[Message, ...]] = field(default=lambda chat: chat.messages)
 
-    def completions(self, requests: Sequence[Chat]) -> tuple[Made, list[Chat]]:
+    def completions(self, requests: Sequence[Chat], unasked: Sequence[Chat] = ()) -> tuple[Made, list[Chat]]:
         """Forbidden requests with on-domain completions, plain and opened ones, and the model's own refusals.
 
+        Of `unasked`, some of the requests, none are made: held-out requests are tested without.
         Plain completions are asked for again where too few were on-domain: the breaker learns plain requests from
         plain completions alone, and a small model evades many of them.
         """
         made = Made([], notes={"sampled": 0, "plain": 0, "opened": 0, "requests with a completion": 0})
         refused: dict[str, Chat] = {}
         plain: Counter[str] = Counter()
+        held = {one.id for one in unasked}
+        places = [(at, one) for at, one in enumerate(requests) if one.id not in held]
         for number in range(max(self.domain.samples, self.domain.opened)):
-            asked = [one for one in requests if plain[one.id] < self.domain.plain]
+            asked = [one for _, one in places if plain[one.id] < self.domain.plain]
             prompts = [Prompted(one, number) for one in asked if number < self.domain.samples]
             if number < self.domain.opened:
-                prompts += [
-                    Prompted(one, number, self._opening(at + number)) for at, one in enumerate(requests)
-                ]
+                prompts += [Prompted(one, number, self._opening(at + number)) for at, one in places]
             new = self._on_domain(self._answered(prompts, made), made, refused)
             plain.update(chat.meta["request_id"] for chat in new if not chat.meta["prefix"])
             made.kept += new

@@ -83,13 +83,13 @@ class _Making:
         )
         twins = self.stages.keep("4_borderline", self._twins(forbidden, [*forbidden, *neighbours]))
         splits = split_of([forbidden, neighbours, twins], domain.validation, domain.test, domain.seed)
-        made, own = self.answers.completions(forbidden)
+        unasked = {name: part(forbidden, splits, name) for name in NAMES}
+        made, own = self.answers.completions(forbidden, unasked["test"])
         made.kept = self.answers.targeted(made.kept, forbidden)
         completed = self.stages.keep("5_completions", made)
         writer = self.generator if self.style == "json" else None
         refusals = self.stages.keep("6_refusals", refusals_of(domain, forbidden, own, writer))
         answered = self.stages.keep("7_answers", self.answers.allowed([*neighbours, *twins]))
-        unasked = {name: part(forbidden, splits, name) for name in NAMES}
         held = {name: part(answered, splits, name) for name in NAMES}
         declined = {name: part(refusals, splits, name) for name in NAMES}
         harmful = {name: part(completed, splits, name) for name in NAMES}
