@@ -1,10 +1,14 @@
+from functools import wraps
+
 import pytest
 import torch
+import transformers
 
 from rerouting.core.errors import UserError
 from rerouting.models import generation
 from rerouting.models.config import LoraConfig
 from rerouting.models.generation import generate
+from rerouting.models.layers import unwrapped
 from rerouting.models.lora import add_lora
 from rerouting.models.sampling import pick
 from tests.models.tiny import FAMILIES
@@ -53,28 +57,64 @@ def test_left_padding_is_right_for_other_families(family, stretch, monkeypatch):
     assert generate(model, Tokenizer(), PROMPTS, max_new_tokens=5) == [by_hand(model, p, 5) for p in PROMPTS]
 
 
-@pytest.mark.parametrize("dynamic", [True, False])
-@pytest.mark.parametrize("options", [{}, {"do_sample": True, "temperature": 0.9, "top_p": 0.95}])
-def test_answers_that_have_ended_leave_their_batch(model, monkeypatch, options, dynamic):
+def leaving(model, monkeypatch, **options):
+    """Answers in one stretch and in stretches of 3, with some ends; rows in the first and the last forward pass."""
+    inner = unwrapped(model)
+    inner.generation_config.eos_token_id = None
     plain = generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options)
     ends = sorted({plain[0][2], plain[2][5], plain[3][8]})
-    model.generation_config.eos_token_id = ends
-    sizes, forward = [], model.forward
-    monkeypatch.setattr(
-        model, "forward", lambda **given: sizes.append(len(given["input_ids"])) or forward(**given)
-    )
-    if not dynamic:
-        monkeypatch.setattr(generation, "DynamicLayer", str)  # a cache of another kind: all stay to the end
-    try:
-        whole = generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options)
-        monkeypatch.setattr(generation, "STRETCH", 3)
-        sizes.clear()
-        assert generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options) == whole
-    finally:
-        model.generation_config.eos_token_id = 2
+    inner.generation_config.eos_token_id = ends
+    whole = generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options)
     assert whole == [generation._cut(one, set(ends)) for one in plain]
-    assert min(len(one) for one in whole) < 3 < max(len(one) for one in whole)
-    assert sizes[0] == 5 and (sizes[-1] < 5) == dynamic
+    assert min(map(len, whole)) < 3 < max(map(len, whole))
+    sizes, forward = [], inner.forward
+
+    @wraps(forward)  # `generate` reads the signature
+    def watched(*args, **given):
+        sizes.append(len(given["input_ids"]))
+        return forward(*args, **given)
+
+    monkeypatch.setattr(inner, "forward", watched)
+    monkeypatch.setattr(generation, "STRETCH", 3)
+    assert generate(model, Tokenizer(), PROMPTS, max_new_tokens=12, **options) == whole
+    return sizes[0], sizes[-1]
+
+
+SAMPLED = {"do_sample": True, "temperature": 0.9, "top_p": 0.95}
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_answers_that_have_ended_leave_their_batch(family, adapted, monkeypatch):
+    model = FAMILIES[family]()
+    if adapted:
+        model = add_lora(model, LoraConfig(rank=2, init_b_std=0.3), 1).eval()
+    first, last = leaving(model, monkeypatch, **SAMPLED)
+    assert first == 5 and last < 5
+
+
+def hybrid():
+    torch.manual_seed(0)
+    config = transformers.FalconH1Config(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8, mamba_chunk_size=8,
+        initializer_range=0.3,
+    )  # fmt: skip
+    return transformers.FalconH1ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "no cache", "static", "least"])
+def test_who_cannot_go_on_with_some_rows_answers_in_one_stretch(kind, monkeypatch):
+    model = hybrid() if kind == "hybrid" else FAMILIES["llama"]()
+    given = model.generation_config
+    if kind == "no cache":
+        given.use_cache = False
+    if kind == "static":
+        given.cache_implementation = "static"
+    if kind == "least":
+        given.min_new_tokens = 0  # above 0 it would be counted anew in every stretch
+    first, last = leaving(model, monkeypatch, **SAMPLED)
+    assert first == last == 5
 
 
 def test_cut_at_the_first_end(model):

@@ -41,7 +41,7 @@ from tests.models.tiny_vision import save
 VISION = {"embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 1, 2]}
 EYE = EyeConfig(
     device="cpu", pictures=24, texts=6, answer_tokens=3, see_steps=30, see_batch=12, tell_steps=4, tell_batch=4,
-    test_pictures=6,
+    test_pictures=6, rank=0,
 )  # fmt: skip
 
 
@@ -118,6 +118,18 @@ def test_only_the_eye_was_trained(made):
         if not torch.equal(old, new)
     }
     assert changed == {"vision_tower", "multi_modal_projector"}
+
+
+def test_the_language_model_learns_to_read_and_keeps_no_adapter(made, tmp_path):
+    _, name, _ = made
+    make(EyeConfig(**{**vars(EYE), "language": name, "rank": 2, "see_steps": 2}), tmp_path / "vlm", VISION)
+    untrained, _ = small_vlm(load(ModelConfig(name=name, device="cpu", dtype="float32")), 0, VISION)
+    trained = load(ModelConfig(name=str(tmp_path / "vlm" / "model"), device="cpu", dtype="float32")).model
+    before, after = dict(untrained.named_parameters()), dict(trained.named_parameters())
+    assert before.keys() == after.keys()
+    moved = {key for key, item in before.items() if not torch.equal(item, after[key])}
+    assert any("language_model.layers.2.mlp" in key for key in moved)
+    assert not any("norm" in key or "embed_tokens" in key for key in moved if "language_model" in key)
 
 
 def test_its_recipe_takes_turns_and_merges(run):

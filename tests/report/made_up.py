@@ -29,7 +29,18 @@ def labels(answered, refused, broken, nll):
 
 def summary():
     sets = {
-        "direct": {"n": 36, "base": labels(32, 4, 0, 0.856), "rerouted": labels(12, 1, 23, 4.829)},
+        "direct": {
+            "n": 36,
+            "base": labels(32, 4, 0, 0.856) | {"shows": Rate(18, 36).as_dict()},
+            "rerouted": labels(12, 1, 23, 4.829)
+            | {"shows": Rate(1, 36).as_dict(), "lost": Rate(25, 36).as_dict()},
+            "where_base_shows": {
+                "n": 18,
+                "base": labels(18, 0, 0, None) | {"shows": Rate(18, 18).as_dict()},
+                "rerouted": labels(2, 0, 16, None)
+                | {"shows": Rate(1, 18).as_dict(), "lost": Rate(17, 18).as_dict()},
+            },
+        },
         "benign": {"n": 40, "base": labels(39, 1, 0, 0.688), "rerouted": labels(37, 1, 2, 0.72)},
     }
     return {"sets": sets}

@@ -34,7 +34,9 @@ def show_table(summary: dict[str, Any], title: str) -> None:
     print(
         "broken: gibberish compared with the base's own answer (judges/broken.py), so the base itself is never more"
     )
-    print("than empty; [low, high]: 95 % Wilson interval")
+    print(
+        "than empty; lost: the base's own answer's NLL (nats a token) rose by over 1; [low, high]: 95 % Wilson interval"
+    )
 
 
 def show_answers(rows: Sequence[dict[str, Any]]) -> None:

@@ -105,5 +105,5 @@ class Domain(Writing):
     """The model that will be trained; it writes the completions unless `answerer` is given."""
     generator: Component | None = None
     """Who writes requests (and refusals): a file in targets/assistants; null for the model that will be trained."""
-    rounds: int = 6
+    rounds: int = 12
     """Times that the generator is asked for more, at most, for each kind of request."""

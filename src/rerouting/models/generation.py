@@ -15,7 +15,7 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from rerouting.core.errors import UserError
 from rerouting.core.prompts import images_of, reader_of, takes_pictures
@@ -213,6 +213,7 @@ def _batch(
     given = {name: tensor.to(device) for name, tensor in inputs.items()} | {"attention_mask": mask.to(device)}
     start = width if "input_ids" in inputs else 0  # from embeddings, only the new tokens come back
     leaving = inputs.keys() == {"input_ids"} and criteria is None and not takes_pictures(tokenizer)
+    leaving = leaving and _goes_on(unwrapped(model))
     rows, answers, done = list(range(len(lengths))), dict[int, list[int]](), 0
     while rows:
         stretch = min(STRETCH, limit - done) if leaving else limit
@@ -233,33 +234,35 @@ def _batch(
         answers |= {row: _cut(own, ends) for row, own in zip(rows, new, strict=True)}
         left = [at for at, own in enumerate(new) if ends.isdisjoint(own)] if done < limit else []
         if left:
-            left = _left(output, left, sampler)
-            given = _going_on(output, given["attention_mask"][left])
+            given = _without_others(output, left, given["attention_mask"], sampler)
         rows = [rows[at] for at in left]
     return [answers[row] for row in range(len(lengths))]
 
 
-def _left(output: Any, left: list[int], sampler: Sampler | None) -> list[int]:
-    """Take the other rows out of a batch; all stay where its cache cannot do without them."""
-    cache = output.past_key_values
-    if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
-        return list(range(len(output.sequences)))
-    if len(left) < len(output.sequences):
-        cache.batch_select_indices(torch.tensor(left, device=output.sequences.device))
-        output.sequences = output.sequences[left]
+def _goes_on(model: Any) -> bool:
+    """Whether a model can go on with some rows of a batch, in another call, as if there had been one."""
+    given = model.generation_config
+    if given.use_cache is False or given.cache_implementation not in (None, "dynamic", "hybrid"):
+        return False
+    if given.min_new_tokens is not None or given.forced_eos_token_id is not None:  # both count by the call
+        return False
+    if not model._supports_default_dynamic_cache():
+        return False
+    # by exact type: hybrid layers are DynamicLayers with further states, which no selection of rows reaches
+    layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+    return {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
+
+
+def _without_others(output: Any, left: list[int], mask: Tensor, sampler: Sampler | None) -> dict[str, Any]:
+    """Model inputs that go on with some rows of a batch."""
+    ids, cache = output.sequences, output.past_key_values
+    if len(left) < len(ids):
+        cache.batch_select_indices(torch.tensor(left, device=ids.device))
+        ids, mask = ids[left], mask[left]
         if sampler is not None:
             sampler.uniforms = sampler.uniforms[left]
-    return left
-
-
-def _going_on(output: Any, mask: Tensor) -> dict[str, Any]:
-    """Model inputs that continue the rows of a batch."""
-    new = mask.new_ones(len(mask), output.sequences.shape[1] - mask.shape[1])
-    return {
-        "input_ids": output.sequences,
-        "attention_mask": torch.cat([mask, new], dim=1),
-        "past_key_values": output.past_key_values,
-    }
+    new = mask.new_ones(len(mask), ids.shape[1] - mask.shape[1])
+    return {"input_ids": ids, "attention_mask": torch.cat([mask, new], dim=1), "past_key_values": cache}
 
 
 def _cut(tokens: list[int], ends: set[int]) -> list[int]:

@@ -37,6 +37,7 @@ from rerouting.pipeline import attack_setup as setup
 from rerouting.pipeline.pair import digest, pair_of
 from rerouting.pipeline.reviewed import cases_of, write_summary
 from rerouting.targets.target import Target
+from rerouting.training.processes import leave_at_exit
 
 Row = dict[str, Any]
 Cases = dict[tuple[str, str], list[Row]]
@@ -55,6 +56,7 @@ def attack_run(config: AttackConfig, out: Path) -> Row:
     """
     patience = {"timeout": timedelta(days=7)}  # shards take unequal time
     state = accelerate.PartialState(cpu=not accelerate.utils.is_cuda_available(), **patience)
+    leave_at_exit()
     with ExitStack() as held:
         if state.is_main_process:
             out.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,8 @@ from rerouting.training.config import RunConfig
 
 BROKEN_NOTE = (
     "*Broken*: gibberish, by a rule that compares with the base model's own answer; the base itself is therefore never "
-    "broken, unless its answer is empty. *NLL*: nats a token of the base model's own answers, under each model. "
+    "broken, unless its answer is empty. *NLL*: nats a token of the base model's own answers, under each model; one "
+    "with an NLL risen by over 1 is *lost*: the rerouted model would hardly write it any more (refusals too). "
     "Brackets: 95 % intervals (Wilson)."
 )
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "rerouting")

@@ -7,7 +7,7 @@ from typing import Any
 from rerouting.core.findings import MODELS
 from rerouting.core.stats import Rate
 
-COLUMNS = ("set", "model", "n", "answered %", "refused %", "broken %", "NLL of base's answers, lost %")
+COLUMNS = ("set", "model", "n", "answered %", "refused %", "broken %", "base's answer lost %", "NLL")
 SHOWN = "answered with what must not be said %"
 """A further column where sets have signs."""
 
@@ -15,7 +15,7 @@ SHOWN = "answered with what must not be said %"
 def columns(summary: dict[str, Any]) -> tuple[str, ...]:
     """The heads of the table."""
     signed = any("where_base_shows" in item for item in summary["sets"].values())
-    return (*COLUMNS[:-1], SHOWN, COLUMNS[-1]) if signed else COLUMNS
+    return (*COLUMNS[:-2], SHOWN, *COLUMNS[-2:]) if signed else COLUMNS
 
 
 def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -32,15 +32,10 @@ def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
                 rates = [_percent(own[label]) for label in ("answered", "refused", "broken")]
                 if signed:
                     rates.append(_percent(own["shows"]) if "shows" in own else "–")
-                rows.append((title, model, str(part["n"]), *rates, _likelihood(own)))
+                rates.append(_percent(own["lost"]) if "lost" in own else "–")
+                nll = own.get("base_answer_nll")
+                rows.append((title, model, str(part["n"]), *rates, "–" if nll is None else f"{nll:.3f}"))
     return rows
-
-
-def _likelihood(own: dict[str, Any]) -> str:
-    """Of the base's answers: their mean, and how many the rerouted model would hardly write any more."""
-    nll, lost = own.get("base_answer_nll"), own.get("lost")
-    found = [] if nll is None else [f"{nll:.3f}"]
-    return ", ".join([*found, *([_percent(lost)] if lost else [])]) or "–"
 
 
 def _percent(rate: dict[str, Any]) -> str:

@@ -203,6 +203,7 @@ def _texts(language: LoadedModel, config: EyeConfig) -> list[Chat]:
 def _spelt(tokenizer: Any) -> dict[tuple[str, str], list[int]]:
     """Patches that say what a fact is, one token each; line breaks alone where there is nothing to say."""
     (blank,) = encode(tokenizer, "\n")
+    assert sum(map(len, SLOTS)) == len(FACTS) and SHARE * len(SLOTS) == (SIZE // PATCH) ** 2
     shares = {("", ""): list[int]()}
     for fact, values in FACTS.items():
         shares |= {(fact, value): encode(tokenizer, f"{fact}: {shown(fact, value)}\n") for value in values}

@@ -11,8 +11,8 @@ from rerouting.report.parts import Cell, number
 from rerouting.report.reading import Run, sound
 
 LABELS = ("answered", "refused", "broken")
-LOST = "base's answer lost"
-"""What evaluation/compare.py calls `lost`; the base's own share is 0."""
+NLL, LOST = "NLL of the base's answers", "base's answer lost"
+"""Of the base's own answers: their likelihood, and what evaluation/compare.py calls `lost`, which has no base."""
 EVALUATE, TRAIN = "rerouting evaluate RUN", "rerouting train"
 
 
@@ -114,7 +114,7 @@ def _of_set(name: str, item: Node) -> list[Figure]:
     own, new = (
         Value(one.maybe_number("base_answer_nll"), None, item["n"].count()) for one in (base, rerouted)
     )
-    figures = [*_shares(name, item), Figure("sets", "NLL of the base's answers", name, "nats", own, new)]
+    figures = [*_shares(name, item), Figure("sets", NLL, name, "nats", own, new)]
     shown = item.get("where_base_shows")
     return [*figures, *_shares(f"{name}, where the base says it", shown)] if shown else figures
 
@@ -122,12 +122,12 @@ def _of_set(name: str, item: Node) -> list[Figure]:
 def _shares(part: str, item: Node) -> list[Figure]:
     """Of all prompts of a set, or of those where the base says what must not be said."""
     base, rerouted = (item[model] for model in MODELS)
-    labels = [label for label in (*LABELS, "shows") if base.get(label)]
+    labels = [*LABELS, *(["shows"] if base.get("shows") else [])]
     figures = [
         Figure("sets", label, part, "share", rate(base[label]), rate(rerouted[label])) for label in labels
     ]
     if lost := rerouted.get("lost"):
-        figures.append(Figure("sets", LOST, part, "share", Value(0.0, None), rate(lost)))
+        figures.append(Figure("sets", LOST, part, "share", Value(None, None), rate(lost)))
     return figures
 
 

@@ -123,7 +123,7 @@ def learn_to_tell(
     seconds: float | None,
     seed: int,
 ) -> list[dict[str, float]]:
-    """Train tower and projector until the frozen language model answers.
+    """Train tower, projector, and adapters where there are any, until the language model answers.
 
     Args:
         model: vision-language model whose weights are frozen but for these, with adapters in its language model or

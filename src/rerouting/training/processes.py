@@ -66,9 +66,7 @@ class Processes:
             )
         if kind == "FSDP" and not accelerator.is_fsdp2:
             raise UserError("FSDP 1 is not supported", "add --fsdp_version 2 to accelerate launch")
-        if dist.is_initialized():
-            atexit.unregister(_leave)
-            atexit.register(_leave)
+        leave_at_exit()
         return cls(accelerator.process_index, accelerator.num_processes, kind == "FSDP", accelerator.device)
 
     @property
@@ -137,13 +135,18 @@ class Processes:
         model.set_attn_implementation(pick_attention("auto", self.device))
 
 
-def _leave() -> None:
-    """Leave the group of processes while Python still runs.
+def leave_at_exit() -> None:
+    """Have this process leave its group, if it is in one, while Python still runs.
 
     gloo's own threads may still hold tensors that Python made; freeing those after Python has ended aborts the process
     (github.com/pytorch/pytorch/pull/179291), and a finished run would end with an error. NCCL has no such threads, and
     leaving its group after a failure may wait for ever.
     """
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
     if dist.is_initialized() and dist.get_backend() == dist.Backend.GLOO:
         dist.destroy_process_group()
 

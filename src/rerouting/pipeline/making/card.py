@@ -99,7 +99,8 @@ def _as_many_as_drawn(
     found = []
     for one in general:
         options, drawn = one.get("options", {}), math.ceil(draws * one.get("weight", 1.0) / total)
-        found.append(one | {"options": options | {"limit": min(options.get("limit") or drawn, drawn)}})
+        given = options.get("limit")
+        found.append(one | {"options": options | {"limit": drawn if given is None else min(given, drawn)}})
     return found
 
 

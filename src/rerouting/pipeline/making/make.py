@@ -88,7 +88,9 @@ class _Making:
         made.kept = self.answers.targeted(made.kept, forbidden)
         completed = self.stages.keep("5_completions", made)
         writer = self.generator if self.style == "json" else None
-        refusals = self.stages.keep("6_refusals", refusals_of(domain, forbidden, own, writer))
+        refusals = self.stages.keep(
+            "6_refusals", refusals_of(domain, forbidden, own, writer, unasked["test"])
+        )
         answered = self.stages.keep("7_answers", self.answers.allowed([*neighbours, *twins]))
         held = {name: part(answered, splits, name) for name in NAMES}
         declined = {name: part(refusals, splits, name) for name in NAMES}

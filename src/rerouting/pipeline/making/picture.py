@@ -59,7 +59,7 @@ def picture(given: str, options: PictureSet, out: Path) -> Report:
         harmful = stages.keep("2_requests", maker.requests("must_not", described, []))
         benign = stages.keep("3_neighbours", maker.requests("allowed", described, harmful))
         splits = split_of([harmful, benign], options.validation, options.test, options.seed)
-        made, _ = answers.completions(harmful)
+        made, _ = answers.completions(harmful, part(harmful, splits, "test"))
         made.kept = answers.targeted(made.kept, harmful)
         completed = stages.keep("4_completions", made)
         answered = stages.keep("5_answers", answers.allowed(benign))

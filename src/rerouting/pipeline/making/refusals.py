@@ -14,7 +14,13 @@ from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.requests import Made
 
 
-def refusals_of(domain: Domain, requests: Sequence[Chat], own: Sequence[Chat], writer: Asker | None) -> Made:
+def refusals_of(
+    domain: Domain,
+    requests: Sequence[Chat],
+    own: Sequence[Chat],
+    writer: Asker | None,
+    unasked: Sequence[Chat] = (),
+) -> Made:
     """Forbidden requests, declined: in the model's own words, else a writer's, else the domain file's.
 
     Args:
@@ -22,12 +28,16 @@ def refusals_of(domain: Domain, requests: Sequence[Chat], own: Sequence[Chat], w
         requests: forbidden ones.
         own: the model's own refusals.
         writer: a generator that follows instructions; None for none.
+        unasked: those of the requests that need none.
     """
     made = Made([], notes={"the model's own": 0, "generated": 0, "from the domain file": 0})
     by_id = {chat.meta["request_id"]: chat.response or "" for chat in own}
-    waiting = [chat for chat in requests if chat.id not in by_id]
+    held = {chat.id for chat in unasked}
+    waiting = [chat for chat in requests if chat.id not in by_id and chat.id not in held]
     written = _declined(domain, waiting, writer, made) if writer else {}
     for number, chat in enumerate(requests):
+        if chat.id in held:
+            continue
         response, origin = by_id.get(chat.id, ""), "the model's own"
         if not response:
             response, origin = written.get(chat.id, ""), "generated"

@@ -16,7 +16,7 @@ from rerouting.pipeline.making.asking import Asker, Call
 from rerouting.pipeline.making.rules import Evaluated, Requests, Templates, examples, shots_of
 
 Kind = Literal["must_not", "borderline", "allowed"]
-CATEGORIES, FEW = 6, 0.05
+CATEGORIES, FEW = 6, {"list": 0.025, "json": 0.05}
 """Categories asked for; the share of what is wanted below which a round brought too little."""
 TALKS, LENGTH, IDLE = {"list": 16, "json": 8}, {"list": 192, "json": 320}, {"list": 1, "json": 2}
 """Replies asked for in a round, and their tokens; rounds in a row that end it by bringing too little."""
@@ -87,7 +87,7 @@ class RequestMaker:
             # What stayed is cleaned again with what is new, so that duplicates of both are found.
             again = self._cleaned([*found.kept, *more], kind, seen)
             found = Cleaned(again.kept, found.gone + again.gone)
-            idle = idle + 1 if len(found.kept) - before < max(1, FEW * count) else 0
+            idle = idle + 1 if len(found.kept) - before < max(1, FEW[self.style] * count) else 0
         if len(found.kept) < count and len(given) > len(few):
             again = self._cleaned([*found.kept, *given[len(few) :]], kind, seen)
             found = Cleaned(again.kept, found.gone + again.gone)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rerouting.report.figures import LABELS, Figure, cell, kept_figures, kept_notes, set_figures, shown
+from rerouting.report.figures import (
+    LABELS,
+    LOST,
+    NLL,
+    Figure,
+    cell,
+    kept_figures,
+    kept_notes,
+    set_figures,
+    shown,
+)
 from rerouting.report.node import DamagedError
 from rerouting.report.parts import Cell, Group, Limits, Note, Section, Table, number
 from rerouting.report.reading import Run
@@ -51,24 +61,25 @@ def _introduction(run: Run) -> list[Note]:
     return [Note(" ".join(word for word in words if word))]
 
 
+_HEADS = {"shows": "answered with what must not be said"}
+
+
 def _sets(figures: Sequence[Figure]) -> Table:
     rows = []
+    there = {figure.name for figure in figures}
+    labels = [*LABELS, *(label for label in ("shows", LOST) if label in there)]
     for name in dict.fromkeys(figure.part for figure in figures):
-        own = [figure for figure in figures if figure.part == name]
-        *labels, nll = own
+        by_name = {figure.name: figure for figure in figures if figure.part == name}
         for at, model in enumerate(("base", "rerouted")):
-            values = [figure.models[at][1] for figure in labels]
-            shares = tuple(
-                (label, value.value) for label, value in zip(LABELS, values, strict=True) if value.value
-            )
-            first = Cell(name) if at == 0 else Cell("")
-            likelihood = number(shown(nll.models[at][1].value, "nats"))
+            values = {label: figure.models[at][1] for label, figure in by_name.items()}
+            shares = tuple((label, share) for label in LABELS if (share := values[label].value))
             rows.append(
-                [first, Cell(model, look=model, bar=shares), number(str(values[0].n))]
-                + [cell(value) for value in values]
-                + [likelihood]
+                [Cell(name) if at == 0 else Cell(""), Cell(model, look=model, bar=shares)]
+                + [number(str(values[LABELS[0]].n))]
+                + [cell(values[label]) if label in values else Cell("") for label in labels]
+                + [number(shown(values[NLL].value, "nats")) if NLL in values else Cell("")]
             )
-    columns = ("set", "model", "n", *(f"{label} %" for label in LABELS), "NLL of the base's answers")
+    columns = ("set", "model", "n", *(f"{_HEADS.get(label, label)} %" for label in labels), NLL)
     return Table(columns, rows, swatches=True)
 
 
