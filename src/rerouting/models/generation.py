@@ -169,21 +169,18 @@ def _continue(
     budget = token_budget or (8192 if next(model.parameters()).device.type == "cpu" else 65536)
     waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     answers: dict[int, list[int]] = {}
-
-    def answered(rows: list[int], width: int) -> list[list[int]]:
-        sampler = None
-        if uniforms is not None:
-            sampler = Sampler(uniforms[rows], sampling.temperature, sampling.top_p)
-        criteria = watch.batch(rows, width) if watch else None
-        sizes = [lengths[row] for row in rows]
-        return _batch(model, tokenizer, batch(rows, width), sizes, limit, sampler, criteria)
-
     with torch.inference_mode(), _evaluating(model):
         while waiting:
             width = lengths[waiting[0]]
             rows = waiting[: max(1, budget // (width + limit))]
+            sampler = None
+            if uniforms is not None:
+                sampler = Sampler(uniforms[rows], sampling.temperature, sampling.top_p)
             try:
-                new = answered(rows, width)
+                inputs = batch(rows, width)
+                criteria = watch.batch(rows, width) if watch else None
+                sizes = [lengths[row] for row in rows]
+                new = _batch(model, tokenizer, inputs, sizes, limit, sampler, criteria)
             except RuntimeError as error:
                 budget = halved(error, len(rows)) * (width + limit)
                 continue
