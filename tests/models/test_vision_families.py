@@ -11,12 +11,14 @@ from rerouting.core.rundir import RunDir
 from rerouting.data.formatting import render_prompt, tokenise
 from rerouting.models.config import LoraConfig, ModelConfig
 from rerouting.models.generation import generate
+from rerouting.models.images import input_embeddings
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.loading import load
 from rerouting.models.lora import adapted_names, adapter_parameters, add_lora, load_adapter, save_adapter
 from rerouting.models.merging import merge_to
 from rerouting.models.scoring import response_nll
 from rerouting.models.streaming import Reader, stream
+from rerouting.models.target_rows import target_rows
 from rerouting.models.trunk import Trunk
 from rerouting.training.batching import collate
 from rerouting.training.config import LossConfig, OptimConfig
@@ -186,3 +188,17 @@ def test_a_text_model_refuses_a_picture():
 
     with pytest.raises(UserError, match="takes no pictures"):
         tokenise(pictured("drawn:test/0"), tiny(CHATML))
+
+
+def test_embeddings_stand_for_pictures_or_are_refused(family, base):
+    prompt = render_prompt(pictured("drawn:test/0"), base.tokenizer)
+    rows = target_rows([prompt], [[5, 6]], torch.device("cpu"))
+    media = rows.media(base.model, [prompt])
+    assert "pixel_values" in media
+    if family in ("llava", "llava_next", "idefics3", "smolvlm"):
+        found = input_embeddings(base.model, rows.ids, rows.mask, media)
+        wanted = rows.losses(base.model, media=media)
+        assert torch.allclose(rows.losses(base.model, found), wanted, atol=1e-4)
+    else:  # positions or attention depend on where the pictures are
+        with pytest.raises(UserError, match="image_pgd"):
+            input_embeddings(base.model, rows.ids, rows.mask, media)

@@ -28,9 +28,10 @@ from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.errors import UserError
 from rerouting.core.records import Chat
-from rerouting.data.formatting import encode
-from rerouting.data.template import prompt_text
+from rerouting.data.formatting import render_prompt
+from rerouting.models.images import input_embeddings
 from rerouting.models.memory import in_batches
+from rerouting.models.target_rows import target_rows
 from rerouting.targets.slots import around_slot, texts_behind, with_suffix
 from rerouting.targets.target import Target
 from rerouting.targets.target_loss import target_ids
@@ -187,8 +188,13 @@ class _Search:
         self.before, self.after = around_slot(chat, target.tokenizer)
         self.wanted = torch.tensor(target_ids(chat, target.tokenizer), device=self.device)
         self.tail = torch.tensor([*self.after, *self.wanted.tolist()[:-1]], device=self.device)
-        self.head = torch.tensor([self.before], dtype=torch.long, device=self.device)
+        self.head = self._head()
         self.cache = self._prefix()
+
+    def _head(self) -> Tensor:
+        """Embeddings of the tokens before the suffix, and of the pictures among them, (1, T, D)."""
+        rows = target_rows([self.before], [self.tail.tolist()[:1]], self.device)
+        return input_embeddings(self.model, rows.ids, rows.mask, rows.media(self.model, [self.before]))
 
     def losses(self, suffixes: Tensor) -> Tensor:
         """Target loss of each suffix (B, S) in nats a token, (B,)."""
@@ -202,8 +208,8 @@ class _Search:
 
     def reads_back(self, suffix: Tensor) -> bool:
         """Whether the chat with this suffix, rendered as text, is tokenised to the exact tokens."""
-        text = prompt_text(with_suffix(self.chat, self._text(suffix)), self.tokenizer)
-        return tuple(encode(self.tokenizer, text)) == self._ids(suffix)
+        again = render_prompt(with_suffix(self.chat, self._text(suffix)), self.tokenizer)
+        return tuple(again) == self._ids(suffix)
 
     def _ids(self, suffix: Tensor) -> tuple[int, ...]:
         return (*self.before, *suffix.tolist(), *self.after)
@@ -219,7 +225,9 @@ class _Search:
         rows[1, middle] = (rows[1, middle] - 1).abs()
         try:
             with torch.no_grad():
-                self.cache = self.model(input_ids=self.head, use_cache=True, logits_to_keep=1).past_key_values
+                self.cache = self.model(
+                    inputs_embeds=self.head, use_cache=True, logits_to_keep=1
+                ).past_key_values
             going_on = torch.stack(in_batches(self._losses, list(rows), 2))
         except Exception:  # caches of other kinds are missing, or fail with errors of many types
             return None
@@ -233,8 +241,9 @@ class _Search:
         rows = torch.stack(list(suffixes)).to(self.device)
         tail = self.tail.expand(len(rows), -1)
         if self.cache is None:
-            whole = torch.cat([self.head.expand(len(rows), -1), rows, tail], dim=1)
-            return list(self._score(input_ids=whole).cpu())
+            behind = self.model.get_input_embeddings()(torch.cat([rows, tail], dim=1))
+            whole = torch.cat([self.head.expand(len(rows), -1, -1), behind], dim=1)
+            return list(self._score(inputs_embeds=whole).cpu())
         differs = (rows != rows[0]).any(dim=0).nonzero()
         shared = int(differs[0]) if len(differs) else rows.shape[1] - 1
         cache = copy.deepcopy(self.cache)
@@ -257,7 +266,7 @@ class _Search:
         table = self.model.get_input_embeddings()
         weight = table.weight
         soft = table(suffix.to(self.device)[None]).detach().requires_grad_(True)
-        whole = torch.cat([table(self.head), soft, table(self.tail[None])], dim=1)
+        whole = torch.cat([self.head, soft, table(self.tail[None])], dim=1)
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(self._score(inputs_embeds=whole).sum(), soft)
         gradient: Tensor = slope[0].float() @ weight.float().T

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -104,13 +104,14 @@ class LatentPgd:
         told: Callable[[str], None] = lambda line: None,
     ) -> list[_Found]:
         rows = target_rows([prompt for prompt, _ in pairs], [wanted for _, wanted in pairs], device)
-        radii = _radii(model, rows, layers, self.epsilon)
+        media = rows.media(model, [prompt for prompt, _ in pairs])
+        radii = _radii(model, rows, media, layers, self.epsilon)
         deltas = {layer: torch.zeros_like(radii[layer][0]) for layer in layers}
         best, losses = dict(deltas), torch.empty(0, len(pairs))
         for step in range(self.steps + 1):
             last = step == self.steps
             told(f"step {step} of at most {self.steps}, {len(pairs)} behaviours")
-            loss, slopes = _slopes(model, rows, deltas, last)
+            loss, slopes = _slopes(model, rows, media, deltas, last)
             losses = torch.cat([losses, loss[None]])
             better = (loss <= losses.min(dim=0).values).to(device)[:, None, None]
             best = {layer: torch.where(better, deltas[layer], best[layer]) for layer in layers}
@@ -134,13 +135,15 @@ class LatentPgd:
         return inside
 
 
-def _slopes(model: Any, rows: TargetRows, deltas: Deltas, last: bool) -> tuple[Tensor, Deltas]:
+def _slopes(
+    model: Any, rows: TargetRows, media: Mapping[str, Tensor], deltas: Deltas, last: bool
+) -> tuple[Tensor, Deltas]:
     """Loss (B,) on the CPU, and its gradient over each layer's perturbation; none on the last step."""
     with torch.set_grad_enabled(not last), ExitStack() as stack:
         leaves = {layer: delta.detach().requires_grad_(not last) for layer, delta in deltas.items()}
         for layer, leaf in leaves.items():
             stack.enter_context(changed_layer(model, layer, partial(plus, leaf)))
-        losses = rows.losses(model)
+        losses = rows.losses(model, media=media)
         if last:
             return losses.cpu(), {}
         slopes = torch.autograd.grad(losses.sum(), list(leaves.values()))
@@ -149,7 +152,7 @@ def _slopes(model: Any, rows: TargetRows, deltas: Deltas, last: bool) -> tuple[T
 
 @torch.no_grad()
 def _radii(
-    model: Any, rows: TargetRows, layers: Sequence[int], epsilon: float
+    model: Any, rows: TargetRows, media: Mapping[str, Tensor], layers: Sequence[int], epsilon: float
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """States (B, T, D) in float32 and radius (B, T, 1) of each layer; the radius is 0 outside of the prompt."""
     found: Deltas = {}
@@ -161,7 +164,7 @@ def _radii(
     with ExitStack() as stack:
         for layer in layers:
             stack.enter_context(changed_layer(model, layer, partial(seen, layer)))
-        rows.losses(model)
+        rows.losses(model, media=media)
     radii = {}
     for layer in layers:
         states = found[layer].float()

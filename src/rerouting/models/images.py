@@ -8,7 +8,7 @@ Such batches are padded, not packed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rerouting.core.errors import UserError
 from rerouting.core.prompts import reader_of
-from rerouting.models.layers import unwrapped
+from rerouting.models.layers import decoder_blocks, unwrapped
 from rerouting.pictures.opening import open_picture
 
 
@@ -170,6 +170,46 @@ def media_of(
     inner: Any = unwrapped(model)
     found = reader_of(inner).inputs(rows, prompts, images, width, left=False)
     return {name: item.to(inner.device) for name, item in found.items()}
+
+
+@torch.no_grad()
+def input_embeddings(model: Any, ids: Tensor, mask: Tensor, media: Mapping[str, Tensor]) -> Tensor:
+    """Input embeddings of token ids, (B, T, D), with what the vision tower sees in the pictures' places.
+
+    Args:
+        model: with or without adapters.
+        ids: padded on the right, (B, T).
+        mask: 1 for real tokens, (B, T).
+        media: as of `media_of`; empty for text alone.
+
+    Raises:
+        UserError: from these embeddings the model goes on otherwise than from pictures and ids, because positions or
+            attention depend on where the pictures are.
+    """
+    inner: Any = unwrapped(model)
+    table = inner.get_input_embeddings()
+    if not media:
+        found: Tensor = table(ids).detach()
+        return found
+    seen: list[Tensor] = []
+
+    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(kwargs["inputs_embeds"])
+
+    handle = decoder_blocks(model).owner.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        wanted = inner(input_ids=ids, attention_mask=mask, use_cache=False, **media).logits
+    finally:
+        handle.remove()
+    found = seen[0].detach()
+    again = inner(inputs_embeds=found, attention_mask=mask, use_cache=False).logits
+    near, real = (1e-3 if found.dtype == torch.float32 else 5e-2), mask.bool()
+    if not torch.allclose(again[real].float(), wanted[real].float(), rtol=near, atol=near):
+        raise UserError(
+            f"{inner.config.model_type} goes on from a picture's embeddings otherwise than from the picture",
+            "attack it with image_pgd, or by text alone: sources without pictures",
+        )
+    return found
 
 
 def body_of(model: Any) -> Any:

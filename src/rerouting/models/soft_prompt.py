@@ -15,18 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rerouting.core.prompts import Prompt
+from rerouting.models.images import input_embeddings
 from rerouting.models.memory import in_batches
 from rerouting.models.target_rows import finite, target_rows
 
 
 @dataclass(frozen=True)
 class SoftProblem:
-    """One behaviour: token ids around a slot, what the slot starts from, what is wanted after all of it."""
+    """One behaviour: token ids around a slot, what the slot starts from, what is wanted after all of it.
+
+    Pictures, if any, stand before the slot.
+    """
 
     before: tuple[int, ...]
     start: tuple[int, ...]
     after: tuple[int, ...]
     wanted: tuple[int, ...]
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def optimise(
         told: called with a short line at every step.
 
     Raises:
-        UserError: memory is too small for one problem.
+        UserError: memory is too small for one problem, or pictures cannot be given as embeddings.
     """
     order = sorted(range(len(problems)), key=lambda at: -_length(problems[at]))  # like lengths together
     found = in_batches(
@@ -157,9 +163,9 @@ class _Batch:
     def __init__(self, model: Any, problems: Sequence[SoftProblem]) -> None:
         table = model.get_input_embeddings()
         self.model, self.problems = model, problems
-        prompts = [(*one.before, *one.start, *one.after) for one in problems]
+        prompts = [Prompt((*one.before, *one.start, *one.after), one.images) for one in problems]
         self.rows = target_rows(prompts, [one.wanted for one in problems], table.weight.device)
-        self.fixed = table(self.rows.ids).detach()
+        self.fixed = input_embeddings(model, self.rows.ids, self.rows.mask, self.rows.media(model, prompts))
 
     def slopes(self, soft: Sequence[Tensor], last: bool) -> tuple[list[float], Sequence[Tensor]]:
         """Loss and gradient (S, D) of each row; no gradient on the last step."""

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rerouting.core.prompts import images_of
+from rerouting.models.images import media_of
+
 
 @dataclass(frozen=True)
 class TargetRows:
@@ -38,6 +41,11 @@ class TargetRows:
         """Which positions are the prompt's, boolean (B, T)."""
         lengths = torch.tensor(self.prompts, device=self.ids.device)
         return torch.arange(self.ids.shape[1], device=self.ids.device) < lengths[:, None]
+
+    def media(self, model: Any, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """The pictures of the prompts that were laid out, as the model takes them; nothing for text alone."""
+        images = [image for prompt in prompts for image in images_of(prompt)]
+        return media_of(model, self.ids.tolist(), self.prompts, images, self.ids.shape[1])
 
     def logits(
         self, model: Any, embeddings: Tensor | None = None, media: Mapping[str, Tensor] | None = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import Prompt, reader_of
 from rerouting.core.records import Chat
 from rerouting.data.formatting import encode
 from rerouting.data.template import prompt_text
@@ -20,8 +21,8 @@ def with_suffix(chat: Chat, text: str) -> Chat:
     return chat.with_request(f"{chat.request.rstrip(' ')}{text}")
 
 
-def around_slot(chat: Chat, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Tokens before and after a suffix to the last user turn.
+def around_slot(chat: Chat, tokenizer: Any) -> tuple[Prompt, list[int]]:
+    """Tokens before (with the chat's pictures) and after a suffix to the last user turn.
 
     Raises:
         UserError: the template changes the user's text.
@@ -33,7 +34,8 @@ def around_slot(chat: Chat, tokenizer: Any) -> tuple[list[int], list[int]]:
     # read where it stands: by itself, sentencepiece puts a blank in front of it
     mark, both = encode(tokenizer, _MARK), encode(tokenizer, _MARK + after)
     behind = both[len(mark) :] if both[: len(mark)] == mark else encode(tokenizer, after)
-    return encode(tokenizer, before), behind
+    ids = reader_of(tokenizer).expand(before, chat.images) if chat.images else encode(tokenizer, before)
+    return Prompt(ids, chat.images), behind
 
 
 def texts_behind(tokenizer: Any, before: Sequence[int], rows: Sequence[Sequence[int]]) -> list[str]:
@@ -52,4 +54,4 @@ def soft_problem(chat: Chat, tokenizer: Any, start: Sequence[int]) -> SoftProble
     """
     wanted = tuple(target_ids(chat, tokenizer))
     before, after = around_slot(chat, tokenizer)
-    return SoftProblem(tuple(before), tuple(start), tuple(after), wanted)
+    return SoftProblem(tuple(before), tuple(start), tuple(after), wanted, before.images)

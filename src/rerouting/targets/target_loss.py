@@ -50,7 +50,8 @@ def whole_pair(chat: Chat, tokenizer: Any) -> Pair:
 def losses_of(target: Target, pairs: Sequence[Pair]) -> Tensor:
     """Mean cross-entropy of what is wanted after each prompt, in nats a token, float32 (B,); differentiable."""
     prompts, wanted = zip(*pairs, strict=True)
-    return target_rows(prompts, wanted, target.loaded.device).losses(target.model)
+    rows = target_rows(prompts, wanted, target.loaded.device)
+    return rows.losses(target.model, media=rows.media(target.model, prompts))
 
 
 @torch.no_grad()
