@@ -63,12 +63,9 @@ def _described(rows: list[Row]) -> Row:
         first.append(yes[-1])
         categories[own[0]["category"]].append(any(yes))
     traces = [row["trace"] for row in rows if row["trace"].get("losses")]
-    lengths = {len(trace["losses"]) for trace in traces}
-    curve = (
-        [fmean(point) for point in zip(*(trace["losses"] for trace in traces), strict=True)]
-        if len(lengths) == 1
-        else []
-    )
+    longest = max((len(trace["losses"]) for trace in traces), default=0)  # a run that reached its target stays there
+    whole = [[*trace["losses"], *[trace["losses"][-1]] * (longest - len(trace["losses"]))] for trace in traces]
+    curve = [fmean(point) for point in zip(*whole, strict=True)]
     losses = [trace["first_loss"] for trace in traces], [trace["loss"] for trace in traces]
     return {
         "rate": Rate(sum(best), len(best)).as_dict(),

@@ -31,7 +31,7 @@ def chat(name, image="drawn:test/0", target="Sure, go:"):
 
 
 CHATS = [chat("harm"), chat("evil", "drawn:test/3"), chat("wrong", None)]
-PGD = ImagePgd(steps=12, generations=2, ending=":")
+PGD = ImagePgd(steps=12, generations=2, ending=":", target_tokens=None)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,31 @@ def test_no_pixel_leaves_the_ball_or_its_range(target, tmp_path):
     clean = numpy.array(open_picture("drawn:test/0").resize((28, 28))).astype(int)
     moved = numpy.abs(numpy.array(open_picture(attempt.chat.images[0])).astype(int) - clean)
     assert moved.max() == attempt.trace["largest_change"] == 5 and (moved > 0).mean() > 0.5
+
+
+def test_only_the_first_tokens_of_the_target_may_count(target, tmp_path):
+    few = replace(PGD, target_tokens=2, generations=1)
+    (attempt,) = few.run(target, CHATS[:1], replace(RESOURCES, folder=tmp_path))
+    wanted = encode(target.tokenizer, "Sure, go:")[:2]
+    prompt = render_prompt(attempt.chat, target.tokenizer)
+    rows = target_rows([prompt], [wanted], torch.device("cpu"))
+    found = float(rows.losses(target.model, media=rows.media(target.model, [prompt])))
+    assert abs(found - attempt.trace["loss"]) < 0.02
+
+
+def test_a_run_ends_where_every_target_is_likely_and_keeps_its_best_picture(target, tmp_path):
+    resources = replace(RESOURCES, folder=tmp_path)
+    whole = PGD.run(target, CHATS[:2], resources)
+    found = replace(PGD, stop_below=100.0).run(target, CHATS[:2], resources)
+    assert len(whole) == 4 and [attempt.trace["step"] for attempt in found] == [0, 0]
+    assert all(attempt.trace["losses"] == [attempt.trace["first_loss"]] for attempt in found)
+
+
+def test_steps_fade_unless_told_otherwise(target, tmp_path):
+    given = replace(PGD, steps=2, step_size=4, momentum=0.99, generations=1)
+    for options, furthest in ((given, 4 + 2), (replace(given, decay=False), 4 + 4)):
+        (attempt,) = options.run(target, CHATS[:1], replace(RESOURCES, folder=tmp_path))
+        assert (attempt.trace["step"], attempt.trace["largest_change"]) == (2, furthest)
 
 
 def test_several_at_once_are_what_each_is_alone(target, tmp_path):

@@ -4,8 +4,10 @@ Source: Zou et al. 2024, multimodal section: ε = 32/255, 1,000 steps, affirmati
 method (sign of the gradient, L∞ ball), Dong et al. 2018 for momentum. The step size is ours (the paper gives none). A
 picture is first brought to a size that the model's processor leaves alone, so that every change is one of pixels; it is
 rounded to 8 bits, saved as PNG, and read back from there like any other picture. Several behaviours are attacked at
-once, each with its own picture. Deviation: besides the last picture, earlier ones are tried too (`generations`),
-because the lowest loss on the target is not the best answer; `generations` 1 is the paper's.
+once, each with its own picture. Deviations, none of them in the budget "paper": earlier pictures are tried besides the
+last (`generations`), because the lowest loss on the target is not the best answer; steps begin large and fade
+(`decay`); only the target's first tokens count (`target_tokens`): what decides is whether the answer begins with them, and the
+others' slopes are noise (docs/log.md).
 """
 
 from __future__ import annotations
@@ -51,8 +53,14 @@ class ImagePgd:
     """Furthest that a colour of a pixel moves, in 255ths."""
     steps: int = 300
     """Steps (the paper: 1,000)."""
-    step_size: float = 2
-    """How far a step moves every colour of every pixel, in 255ths."""
+    step_size: float = 8
+    """How far a step moves every colour of every pixel, in 255ths; the first step, with `decay`."""
+    decay: bool = True
+    """Steps shrink on a straight line to nothing; false: all are as large as the first, as in the paper."""
+    target_tokens: int | None = 3
+    """Tokens of the target, from its first, that are optimised for; null for all, as in the paper."""
+    stop_below: float = 0.05
+    """Loss in nats a token at which a batch ends, once every behaviour in it is there; 0 for never."""
     momentum: float = 0.9
     """Share of the earlier steps' direction that is kept; 0 for plain PGD."""
     restarts: int = 1
@@ -66,12 +74,20 @@ class ImagePgd:
     safety_prompt: str = ""
     """Said before every request: the paper's baseline defence under attack (attacks/safety_prompt.py has its words)."""
     batch: int = 64
-    """Behaviours attacked at once; halves when memory runs out."""
+    """Behaviours attacked at once, like lengths together; halves when memory runs out."""
 
     needs_images: ClassVar[bool] = True
     budgets: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"steps": 60},
-        "paper": {"steps": 1000, "generations": 1, "momentum": 0.0, "step_size": 1},
+        "paper": {
+            "steps": 1000,
+            "generations": 1,
+            "momentum": 0.0,
+            "step_size": 1,
+            "decay": False,
+            "target_tokens": None,
+            "stop_below": 0.0,
+        },
     }
     cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 48, "paper": None}
 
@@ -82,10 +98,11 @@ class ImagePgd:
             UserError: the model takes no pictures, a behaviour has no target or several pictures, a number is out of
                 range, or the processor's work cannot be followed.
         """
-        if min(self.steps, self.restarts, self.generations) < 1 or not 0 < self.step_size <= 255:
+        numbers = (self.steps, self.restarts, self.generations, self.target_tokens or 1)
+        if min(numbers) < 1 or not 0 < self.step_size <= 255 or self.target_tokens == 0:
             raise UserError(
                 f"cannot run {self.restarts} × {self.steps} steps of {self.step_size}/255",
-                "give at least one restart, step and generation, and a step_size above 0 and up to 255",
+                "give at least one restart, step, generation and target token, and a step_size above 0 and up to 255",
             )
         reader_of(target.tokenizer)
         jobs = [self._job(chat, target) for chat in chats]
@@ -93,7 +110,9 @@ class ImagePgd:
         attempts: list[Attempt] = []
         for restart in range(self.restarts):
             for size, own in maps.items():
-                same = [job for job in jobs if job.size == size]
+                same = sorted(
+                    (job for job in jobs if job.size == size), key=lambda job: -len(job.chat.request)
+                )
                 descend = partial(self._descend, target, pixels=own, restart=restart, resources=resources)
                 found = in_batches(descend, same, self.batch)
                 for job, kept in zip(same, found, strict=True):
@@ -111,7 +130,7 @@ class ImagePgd:
         if self.safety_prompt:
             chat = ask(chat, f"{self.safety_prompt}\n\n{behaviour_of(chat)}")
         opened = open_picture(images[0])
-        return _Job(chat.with_images(images), wanted, opened, opened.size)
+        return _Job(chat.with_images(images), wanted[: self.target_tokens], opened, opened.size)
 
     def _descend(
         self,
@@ -128,7 +147,7 @@ class ImagePgd:
         blank = (f"blank:{size[0]}x{size[1]}",)
         prompts = [render_prompt(job.chat.with_images(blank), target.tokenizer) for job in jobs]
         rows = target_rows(prompts, [job.wanted for job in jobs], device)
-        radius, move = self.epsilon / 255, self.step_size / 255
+        radius = self.epsilon / 255
         change = torch.zeros_like(clean)
         if restart:
             drawn = torch.stack([_noise(job.chat.id, restart, resources.seed, size) for job in jobs]).to(
@@ -148,17 +167,18 @@ class ImagePgd:
             for state, loss, picture in zip(states, losses.tolist(), seen.detach(), strict=True):
                 state.see(step, loss, picture, step in marks)
             resources.progress(f"step {step} of {self.steps}, mean loss {fmean(losses.tolist()):.3f}")
-            if step == self.steps:
+            if step == self.steps or bool((losses < self.stop_below).all()):
                 break
             (slope,) = torch.autograd.grad(losses.sum(), seen)
             size_of = slope.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-20)
             pace = self.momentum * pace + slope / size_of
+            move = self.step_size / 255 * (1 - step / self.steps if self.decay else 1)
             change = (change - move * pace.sign()).clamp(-radius, radius)
             change = (clean + change).clamp(0, 1) - clean
         return [
             [
                 _Kept(step, loss, _rounded(picture), _rounded(own), state.losses)
-                for step, loss, picture in state.kept
+                for step, loss, picture in state.all_kept
             ]
             for state, own in zip(states, clean, strict=True)
         ]
@@ -184,7 +204,7 @@ class ImagePgd:
         _check_round_trip(file, kept.picture, pixels, target)
         moved = numpy.abs(kept.picture.astype(int) - kept.clean.astype(int)).max()
         assert moved <= self.epsilon + 0.5, "the picture left the ball"
-        every = max(1, len(kept.losses) // POINTS)
+        every = max(1, self.steps // POINTS)
         trace = {
             "step": kept.step,
             "loss": finite(kept.loss),
@@ -222,6 +242,11 @@ class _Course:
         if mark:
             self.kept.append(self.best)
             self.best = None
+
+    @property
+    def all_kept(self) -> list[tuple[int, float, Tensor]]:
+        """What was kept, and the best since the last mark where the run ended before the next."""
+        return [*self.kept, self.best] if self.best is not None else self.kept
 
 
 @dataclass(frozen=True)
