@@ -74,5 +74,21 @@ def test_the_sources_give_them():
     for options in ({"times": 0}, {"times": 2, "after_result": True}):
         with pytest.raises(Exception, match="times"):
             load("tools", **options)
+    with pytest.raises(Exception, match="others 13"):
+        load("tools", others=13)
     with pytest.raises(Exception, match="times 41"):
         load("tool_reasons", times=41)
+
+
+def test_fewer_functions_on_offer_make_chats_shorter():
+    def load(**options):
+        return build("data.sources", Component("tools", {"limit": 6, "times": 2, **options})).load()
+
+    for count in (0, 2):
+        found = load(others=count)
+        assert [len(chat.tools) for chat in found] == [count + 1] * 12
+        for chat, usual in zip(found, load(), strict=True):
+            assert (chat.id, chat.request, chat.calls) == (usual.id, usual.request, usual.calls)
+            assert chat.calls[0].name in [tool.name for tool in chat.tools]
+    assert load(others=2) == load(others=2)
+    assert len({tuple(tool.name for tool in chat.tools) for chat in load(others=2)}) > 6

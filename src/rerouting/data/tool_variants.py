@@ -39,17 +39,38 @@ def variants(requests: Sequence[ToolRequest], times: int, seed: int = 0) -> list
         All requests as they are, then all of them changed for the first time, and so on; the ids of changed ones end
         in "#2", "#3" …
     """
-    names = sorted(bundled_tools())
     found = list(requests)
     for turn in range(2, times + 1):
         for one in requests:
             draw = random.Random(f"{seed}/{one.id}/{turn}")
-            others = draw.sample([name for name in names if name != one.call.name], draw.randint(1, 3))
-            offered = [*others, one.call.name]
-            draw.shuffle(offered)
+            offered = _offered(one, draw.randint(1, 3), draw)
             other = _with_other_values(one, draw)
-            found.append(replace(other, id=f"{one.id}#{turn}", offered=tuple(offered)))
+            found.append(replace(other, id=f"{one.id}#{turn}", offered=offered))
     return found
+
+
+def among(requests: Sequence[ToolRequest], others: int, seed: int = 0) -> list[ToolRequest]:
+    """Each request with its own function and so many others on offer, drawn by its id.
+
+    Args:
+        requests: any.
+        others: at least 0.
+        seed: of the drawing.
+    """
+    return [
+        replace(one, offered=_offered(one, others, random.Random(f"{seed}/{one.id}/others")))
+        for one in requests
+    ]
+
+
+def _offered(one: ToolRequest, others: int, draw: random.Random) -> tuple[str, ...]:
+    """Its own function among others."""
+    offered = [
+        *draw.sample([name for name in sorted(bundled_tools()) if name != one.call.name], others),
+        one.call.name,
+    ]
+    draw.shuffle(offered)
+    return tuple(offered)
 
 
 def _with_other_values(one: ToolRequest, draw: random.Random) -> ToolRequest:

@@ -9,7 +9,7 @@ from rerouting.core.records import Chat, Message
 from rerouting.data.bundled_tools import tool_requests
 from rerouting.data.reading import first
 from rerouting.data.tool_text import as_text
-from rerouting.data.tool_variants import variants
+from rerouting.data.tool_variants import among, variants
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Tools:
     """Put the call and its result before the response, which is then to be sampled (on_policy)."""
     times: int = 1
     """How often each request comes: first as it is, then with other values and other functions on offer."""
+    others: int | None = None
+    """Functions on offer beside the request's own; null for one to three. Fewer make chats shorter, and steps cheaper."""
     system: str = ""
     """System prompt; empty for none."""
     limit: int | None = None
@@ -36,6 +38,8 @@ class Tools:
     def __post_init__(self) -> None:
         if self.times < 1:
             raise ValueError(f"times {self.times} must be at least 1")
+        if self.others is not None and not 0 <= self.others <= 12:
+            raise ValueError(f"others {self.others} must be from 0 to 12")
         if self.after_result and self.times > 1:
             raise ValueError("after_result needs times 1: there are no results of calls with other values")
 
@@ -46,6 +50,8 @@ class Tools:
             UserError: an unknown kind, split or style.
         """
         requests = variants(first(tool_requests(self.kind, self.split), self.limit), self.times)
+        if self.others is not None:
+            requests = among(requests, self.others)
         chats = [one.after_result() if self.after_result else one.chat() for one in requests]
         if self.system:
             start = Message("system", self.system)
