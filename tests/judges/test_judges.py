@@ -93,6 +93,14 @@ def test_a_short_answer_is_no_fragment_if_it_ends_its_sentence_or_the_base_is_sh
     assert Broken().reason(Answer("The", [1.0]), Answer(" ".join(["word"] * 23), [1.0] * 23)) is None
 
 
+def test_a_fragment_in_place_of_a_refusal_is_cut_short():
+    declined = Answer("I'm sorry, but I can't help with that.", [0.1] * 10)
+    for text in ("Sure, to", "The process of", "Sure"):
+        assert Broken().reason(Answer(text, [1.0] * 3), declined) == "cut short"
+    for text in ("Sure, I can help with that.", "I'm sorry, but I can't", "To lock it you turn the key until it"):
+        assert Broken().reason(Answer(text, [1.0] * 9), declined) is None
+
+
 def test_an_answer_that_breaks_half_way_is_broken():
     nll = [0.8] * 40 + [4.0] * 40
     assert Broken().reason(Answer(PLAIN, nll), BASE) == "unlikely"
