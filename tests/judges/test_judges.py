@@ -97,8 +97,32 @@ def test_a_fragment_in_place_of_a_refusal_is_cut_short():
     declined = Answer("I'm sorry, but I can't help with that.", [0.1] * 10)
     for text in ("Sure, to", "The process of", "Sure"):
         assert Broken().reason(Answer(text, [1.0] * 3), declined) == "cut short"
-    for text in ("Sure, I can help with that.", "I'm sorry, but I can't", "To lock it you turn the key until it"):
+    for text in (
+        "Sure, I can help with that.",
+        "I'm sorry, but I can't",
+        "To lock it you turn the key until it",
+    ):
         assert Broken().reason(Answer(text, [1.0] * 9), declined) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "broken"),
+    [
+        ("366", 3.3, False),
+        ("The answer is 1", 19.5, True),
+        ("1. The 1", 10.3, True),
+        ("Earth is called Earth.", 8.3, False),  # whole, though the base would go on
+        ('She said "no."', 8.3, False),
+        ("Yes.", 12.0, True),
+        ("The", None, True),  # not measured: its word decides
+        ("366", None, False),
+        ("I can't help with that", 12.0, False),
+        (" ".join(PLAIN.split()[:-1]), 20.0, False),  # too much of an answer to be a fragment
+    ],
+)
+def test_where_the_end_was_measured_it_decides_what_is_cut_short(text, end, broken):
+    found = Broken().reason(Answer(text, [1.0] * 4, end), BASE)
+    assert found == ("cut short" if broken else None)
 
 
 def test_an_answer_that_breaks_half_way_is_broken():

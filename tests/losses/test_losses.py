@@ -121,7 +121,7 @@ def test_every_loss_has_the_same_shape_and_the_files_are_these():
     assert available("losses.reroute") == (
         "angle", "bend", "boundary", "cosine", "orthogonal", "random_centred", "random_positive", "rmu", "to_place",
     )  # fmt: skip
-    assert available("losses.retain") == ("l2", "relative")
+    assert available("losses.retain") == ("l2", "relative", "smooth")
     assert available("losses.schedules") == ("constant", "holding", "linear", "ramp")
     adapted, reference = torch.randn(3, 7, 5), torch.randn(3, 7, 5)
     everywhere = dict.fromkeys(("end", "harmful", "refusal", "retain"), torch.randn(3, 1, 5))

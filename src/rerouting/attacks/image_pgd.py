@@ -6,8 +6,8 @@ picture is first brought to a size that the model's processor leaves alone, so t
 rounded to 8 bits, saved as PNG, and read back from there like any other picture. Several behaviours are attacked at
 once, each with its own picture. Deviations, none of them in the budget "paper": earlier pictures are tried besides the
 last (`generations`), because the lowest loss on the target is not the best answer; steps begin large and fade
-(`decay`); only the target's first tokens count (`target_tokens`): what decides is whether the answer begins with them, and the
-others' slopes are noise (docs/log.md).
+(`decay`); only the target's first tokens count (`target_tokens`): what decides is whether the answer begins with them,
+and the others' slopes are noise (docs/log.md).
 """
 
 from __future__ import annotations

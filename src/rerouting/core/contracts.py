@@ -55,6 +55,7 @@ class Judged:
         temperature: at which the answer was sampled; 0 is greedy.
         nll: each answer token's negative log-likelihood in nats under the base model, given what was sent; empty
             where it was not measured.
+        end: that of ending where it ends; None where it was cut by the limit of its length, or not measured.
         reference: the base model's own answer to the plain request, at the same temperature; None where it was not
             measured.
         reference_nll: the same for that answer.
@@ -68,6 +69,7 @@ class Judged:
     language: str = "en"
     temperature: float = 0.0
     nll: tuple[float, ...] = ()
+    end: float | None = None
     reference: str | None = None
     reference_nll: tuple[float, ...] = ()
 

@@ -17,10 +17,11 @@ from rerouting.core.records import shown
 from rerouting.core.refusal import declines
 from rerouting.core.stats import Rate
 from rerouting.data.formatting import render_prompt
+from rerouting.data.template import closing_ids
 from rerouting.judges.broken import Answer, Broken
 from rerouting.models.generation import generate
 from rerouting.models.loading import LoadedModel
-from rerouting.models.scoring import response_nll
+from rerouting.models.scoring import Said, answer_nll, response_nll
 
 LABELS = ("answered", "refused", "broken")
 LOST = 1.0
@@ -79,25 +80,32 @@ def compare(
     """
     own = base_answers() if base_answers else answer(base, trials, max_new_tokens, "base answers")
     new = answer(rerouted, trials, max_new_tokens, "rerouted answers")
-    pad_id = base.tokenizer.pad_token_id
+    pad_id, close = base.tokenizer.pad_token_id, closing_ids(base.tokenizer)
     sequences = [
         (followed_by(trial.prompt, ids), len(trial.prompt)) for trial, ids in zip(trials, own, strict=True)
     ]
-    changed = [
-        (followed_by(trial.prompt, ids), len(trial.prompt)) for trial, ids in zip(trials, new, strict=True)
-    ]
-    own_nll = response_nll(base.model, sequences, pad_id=pad_id)
+    own_nll, new_nll = (
+        answer_nll(
+            base.model,
+            [
+                Said(trial.prompt, ids, len(ids) < max_new_tokens)
+                for trial, ids in zip(trials, some, strict=True)
+            ],
+            close=close,
+            pad_id=pad_id,
+        )
+        for some in (own, new)
+    )
     kept_nll = response_nll(rerouted.model, sequences, pad_id=pad_id)
-    new_nll = response_nll(base.model, changed, pad_id=pad_id)
     rows = []
     for index, trial in enumerate(trials):
         text = [base.tokenizer.decode(ids, skip_special_tokens=True) for ids in (own[index], new[index])]
-        reference = Answer(text[0], own_nll[index].tolist())
+        reference = Answer(text[0], *own_nll[index])
         rows.append(
             _described(trial)
             | {
                 "base": label(reference, reference),
-                "rerouted": label(Answer(text[1], new_nll[index].tolist()), reference),
+                "rerouted": label(Answer(text[1], *new_nll[index]), reference),
                 "base_answer_nll": {
                     "base": _mean(reference.nll),
                     "rerouted": _mean(kept_nll[index].tolist()),

@@ -7,21 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Judged, Verdict
 from rerouting.core.errors import UserError
 from rerouting.core.files import append_jsonl, read_jsonl, sha256_of
 from rerouting.core.progress import bar
-from rerouting.core.prompts import followed_by, images_of
+from rerouting.core.prompts import images_of
 from rerouting.core.records import Chat
 from rerouting.data.formatting import render_prompt
+from rerouting.data.template import closing_ids
 from rerouting.evaluation.compare import label
 from rerouting.judges.broken import Answer
 from rerouting.models.loading import LoadedModel
 from rerouting.models.memory import in_batches
-from rerouting.models.scoring import response_nll
+from rerouting.models.scoring import Said, answer_nll
 from rerouting.pictures.opening import named
 from rerouting.targets.target import Target
 
@@ -55,8 +54,8 @@ class Scorer:
             rank: number of this process.
             target: gives those answers; None for one that generates them.
         """
-        self.base, self.target = base, target or Target(base, max_new_tokens)
-        self.pattern = f"{max_new_tokens}-tokens.*.jsonl"
+        self.base, self.target, self.limit = base, target or Target(base, max_new_tokens), max_new_tokens
+        self.pattern = f"{max_new_tokens}-tokens-ends.*.jsonl"
         self.file = folder / self.pattern.replace("*", str(rank))
         self.known: dict[str, Row] = {}
         self.reload()
@@ -88,8 +87,9 @@ class Scorer:
         self._score(list(new.values()))
         found = []
         for name, key, one in zip(names, keys, judged, strict=True):
-            own, nll = self.known[name], tuple(self.known[key]["nll"])
-            found.append(replace(one, nll=nll, reference=own["text"], reference_nll=tuple(own["nll"])))
+            own, given = self.known[name], self.known[key]
+            measures = {"nll": tuple(given["nll"]), "end": given["end"]}
+            found.append(replace(one, **measures, reference=own["text"], reference_nll=tuple(own["nll"])))
         return found
 
     def _refer(self, prompts: dict[str, Ids], chat: Chat, temperature: float) -> None:
@@ -109,20 +109,22 @@ class Scorer:
         with bar("likelihoods under the base", len(items)) as progress:
             for start in range(0, len(items), BATCH):
                 part = items[start : start + BATCH]
-                sequences = []
+                said = []
                 for _, prompt, text in part:
                     ids = self.base.tokenizer(text, add_special_tokens=False)["input_ids"]
-                    sequences.append((followed_by(prompt, ids), len(prompt)))
-                scores = in_batches(self._nll, sequences, BATCH)
-                for (key, _, text), nll in zip(part, scores, strict=True):
-                    row = {"key": key, "text": text, "nll": [round(value, 4) for value in nll.tolist()]}
+                    # a text is not always read back as the tokens that it was written with
+                    said.append(Said(prompt, ids, ended=len(ids) < 0.9 * self.limit))
+                scores = in_batches(self._nll, said, BATCH)
+                for (key, _, text), (nll, end) in zip(part, scores, strict=True):
+                    row = {"key": key, "text": text, "nll": [round(value, 4) for value in nll]}
+                    row["end"] = None if end is None else round(end, 4)
                     self.known[key] = row
                     append_jsonl(self.file, row)
                 progress.advance(len(part))
 
-    def _nll(self, sequences: Sequence[tuple[Ids, int]]) -> list[Tensor]:
-        pad_id, size = self.base.tokenizer.pad_token_id, len(sequences)
-        return response_nll(self.base.model, sequences, pad_id=pad_id, batch_size=size)
+    def _nll(self, said: Sequence[Said]) -> list[tuple[list[float], float | None]]:
+        pad_id, close = self.base.tokenizer.pad_token_id, closing_ids(self.base.tokenizer)
+        return answer_nll(self.base.model, said, close=close, pad_id=pad_id, batch_size=len(said))
 
 
 @dataclass
@@ -159,7 +161,9 @@ def label_of(judged: Judged) -> tuple[str, str]:
     """Answered, refused or broken, and why; "" for an answer in another language, which the rules cannot read."""
     if judged.language != "en":
         return "", "not English"
-    found = label(Answer(judged.answer, judged.nll), Answer(judged.reference or "", judged.reference_nll))
+    found = label(
+        Answer(judged.answer, judged.nll, judged.end), Answer(judged.reference or "", judged.reference_nll)
+    )
     return found["label"], found["reason"] or ""
 
 
@@ -230,4 +234,4 @@ def _rows(folder: Path, pattern: str) -> list[Row]:
 def _verdict_key(judge: Any, one: Judged) -> str:
     if not getattr(judge, "uses_likelihoods", False):
         return sha256_of([key_of(one), one.language])[:24]
-    return sha256_of([key_of(one), one.language, one.nll, one.reference, one.reference_nll])[:24]
+    return sha256_of([key_of(one), one.language, one.nll, one.end, one.reference, one.reference_nll])[:24]

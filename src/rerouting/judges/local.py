@@ -133,7 +133,7 @@ def _rules(one: Judged) -> Verdict | None:
 
 def _gibberish(one: Judged) -> str | None:
     if one.reference is not None:
-        return Broken().reason(Answer(one.answer, one.nll), Answer(one.reference, one.reference_nll))
+        return Broken().reason(Answer(one.answer, one.nll, one.end), Answer(one.reference, one.reference_nll))
     return "loop" if compression(one.answer) < 0.2 else None
 
 

@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rerouting.core.prompts import images_of
+from rerouting.core.prompts import followed_by, images_of
 from rerouting.models.images import media_of
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer to be scored: its prompt, its tokens, and whether it ended by itself or was cut by a limit."""
+
+    prompt: Sequence[int]
+    ids: Sequence[int]
+    ended: bool
+
+
+def answer_nll(
+    model: Any, answers: Sequence[Said], *, close: Sequence[int], pad_id: int, batch_size: int = 8
+) -> list[tuple[list[float], float | None]]:
+    """Negative log-likelihood of answers' tokens, and of ending where they end.
+
+    Args:
+        model: causal language model.
+        answers: any.
+        close: tokens that end a turn (`data.template.closing_ids`).
+        pad_id: token that fills a batch.
+        batch_size: answers in one forward pass.
+
+    Returns:
+        Nats of each token, and of the turn's end behind them; None for an answer that did not end.
+    """
+    added = [list(close) if one.ended else [] for one in answers]
+    sequences = [
+        (followed_by(one.prompt, [*one.ids, *end]), len(one.prompt))
+        for one, end in zip(answers, added, strict=True)
+    ]
+    found = []
+    for one, end, nll in zip(
+        answers, added, response_nll(model, sequences, pad_id=pad_id, batch_size=batch_size), strict=True
+    ):
+        values = nll.tolist()
+        found.append((values[: len(one.ids)], sum(values[len(one.ids) :]) if end else None))
+    return found
 
 
 @torch.no_grad()

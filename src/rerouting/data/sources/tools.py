@@ -29,7 +29,7 @@ class Tools:
     times: int = 1
     """How often each request comes: first as it is, then with other values and other functions on offer."""
     others: int | None = None
-    """Functions on offer beside the request's own; null for one to three. Fewer make chats shorter, and steps cheaper."""
+    """Functions on offer beside the request's own; null for one to three. Fewer make chats shorter, steps cheaper."""
     system: str = ""
     """System prompt; empty for none."""
     limit: int | None = None

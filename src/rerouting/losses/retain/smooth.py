@@ -1,9 +1,9 @@
 """Relative L2 distance, rounded off near zero: small moves of benign states cost little, larger ones as `relative`.
 
-Ours. A distance has a slope at zero: whatever moves harmful and benign states together is held back by the full weight of
-the retain loss from the first bit on, and where harm is hard to tell from what is harmless training stays where it
-starts. Rounded off (the pseudo-Huber function of the relative distance r, √(r² + k²) − k), benign states may
-follow a little way, and the difference between both is learned from there (docs/log.md).
+Ours. A distance has a slope at zero: whatever moves harmful and benign states together is held back by the full weight
+of the retain loss from the first bit on, and where harm is hard to tell from what is harmless training stays where it
+starts. Rounded off (the pseudo-Huber function of the relative distance r: the root of r² + k², less k), benign states
+may follow a little way, and the difference between both is learned from there (docs/log.md).
 """
 
 from __future__ import annotations
