@@ -82,14 +82,6 @@ def test_only_the_first_tokens_of_the_target_may_count(target, tmp_path):
     assert abs(found - attempt.trace["loss"]) < 0.02
 
 
-def test_a_run_ends_where_every_target_is_likely_and_keeps_its_best_picture(target, tmp_path):
-    resources = replace(RESOURCES, folder=tmp_path)
-    whole = PGD.run(target, CHATS[:2], resources)
-    found = replace(PGD, stop_below=100.0).run(target, CHATS[:2], resources)
-    assert len(whole) == 4 and [attempt.trace["step"] for attempt in found] == [0, 0]
-    assert all(attempt.trace["losses"] == [attempt.trace["first_loss"]] for attempt in found)
-
-
 def test_steps_fade_unless_told_otherwise(target, tmp_path):
     given = replace(PGD, steps=2, step_size=4, momentum=0.99, generations=1)
     for options, furthest in ((given, 4 + 2), (replace(given, decay=False), 4 + 4)):

@@ -92,3 +92,15 @@ def test_fewer_functions_on_offer_make_chats_shorter():
             assert chat.calls[0].name in [tool.name for tool in chat.tools]
     assert load(others=2) == load(others=2)
     assert len({tuple(tool.name for tool in chat.tools) for chat in load(others=2)}) > 6
+
+
+def test_a_harmful_request_and_its_twin_have_the_same_functions_on_offer():
+    def offered(kind):
+        chats = build("data.sources", Component("tools", {"kind": kind, "others": 1, "times": 2})).load()
+        return {chat.id: [tool.name for tool in chat.tools] for chat in chats}
+
+    harmful, twins = offered("harmful"), offered("borderline")
+    pairs = [(one.id, one.twin) for one in tool_requests("harmful", "train")]
+    assert len(pairs) > 200
+    for name, twin in pairs:
+        assert harmful[name] == twins[twin] and set(harmful[f"{name}#2"]) == set(twins[f"{twin}#2"])

@@ -111,18 +111,25 @@ def test_a_fragment_in_place_of_a_refusal_is_cut_short():
         ("366", 3.3, False),
         ("The answer is 1", 19.5, True),
         ("1. The 1", 10.3, True),
-        ("Earth is called Earth.", 8.3, False),  # whole, though the base would go on
-        ('She said "no."', 8.3, False),
+        ("Mix one and the other in a flask", 7.5, False),  # whole, though the base would go on
         ("Yes.", 12.0, True),
         ("The", None, True),  # not measured: its word decides
         ("366", None, False),
         ("I can't help with that", 12.0, False),
+        ("1. Wash the rice.\n2. Boil it for ten minutes.\n3. Drain it", 11.0, False),
+        ("The house has a good garden with an old tree and", 12.9, True),
         (" ".join(PLAIN.split()[:-1]), 20.0, False),  # too much of an answer to be a fragment
     ],
 )
 def test_where_the_end_was_measured_it_decides_what_is_cut_short(text, end, broken):
     found = Broken().reason(Answer(text, [1.0] * 4, end), BASE)
     assert found == ("cut short" if broken else None)
+
+
+def test_the_bases_own_end_is_never_too_unlikely():
+    own = Answer("Paris", [0.1], 15.0)
+    assert Broken().reason(own, own) is None
+    assert Broken().reason(Answer("The", [0.1], 16.0), own) == "cut short"
 
 
 def test_an_answer_that_breaks_half_way_is_broken():

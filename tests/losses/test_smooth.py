@@ -24,11 +24,17 @@ def test_small_moves_cost_the_square_and_large_ones_the_distance():
     assert torch.allclose(large, Relative()(*moved(5.0)) - 0.1, rtol=0.001)
 
 
-def test_the_slope_vanishes_where_nothing_has_moved():
-    states = moved(0)[1]
-    start = states.clone().requires_grad_(True)
-    Smooth()(start, states).sum().backward()
-    assert start.grad is not None and start.grad.abs().max() == 0
+def test_the_slope_grows_with_the_move_up_to_the_knee():
+    def slope(loss, share):
+        adapted, states = moved(share)
+        adapted.requires_grad_(True)
+        loss(adapted, states).sum().backward()
+        return (adapted.grad.norm(dim=-1) * states.norm(dim=-1)).mean().item()
+
+    assert slope(Relative(), 0.001) == pytest.approx(1, rel=0.01)
+    assert slope(Smooth(knee=0.02), 0.001) == pytest.approx(0.05, rel=0.01)
+    assert slope(Smooth(knee=0.02), 0.02) == pytest.approx(0.5**0.5, rel=0.01)
+    assert slope(Smooth(knee=0.02), 1.0) == pytest.approx(1, rel=0.01)
 
 
 def test_half_precision_is_measured_in_single():

@@ -193,7 +193,7 @@ class _Search:
 
     def _head(self) -> Tensor:
         """Embeddings of the tokens before the suffix, and of the pictures among them, (1, T, D)."""
-        rows = target_rows([self.before], [self.tail.tolist()[:1]], self.device)
+        rows = target_rows([self.before], [self.wanted.tolist()[:1]], self.device)
         return input_embeddings(self.model, rows.ids, rows.mask, rows.media(self.model, [self.before]))
 
     def losses(self, suffixes: Tensor) -> Tensor:
@@ -225,9 +225,8 @@ class _Search:
         rows[1, middle] = (rows[1, middle] - 1).abs()
         try:
             with torch.no_grad():
-                self.cache = self.model(
-                    inputs_embeds=self.head, use_cache=True, logits_to_keep=1
-                ).past_key_values
+                start = self._whole(self.tail[None, :0])
+                self.cache = self.model(**start, use_cache=True, logits_to_keep=1).past_key_values
             going_on = torch.stack(in_batches(self._losses, list(rows), 2))
         except Exception:  # caches of other kinds are missing, or fail with errors of many types
             return None
@@ -241,9 +240,7 @@ class _Search:
         rows = torch.stack(list(suffixes)).to(self.device)
         tail = self.tail.expand(len(rows), -1)
         if self.cache is None:
-            behind = self.model.get_input_embeddings()(torch.cat([rows, tail], dim=1))
-            whole = torch.cat([self.head.expand(len(rows), -1, -1), behind], dim=1)
-            return list(self._score(inputs_embeds=whole).cpu())
+            return list(self._score(**self._whole(torch.cat([rows, tail], dim=1))).cpu())
         differs = (rows != rows[0]).any(dim=0).nonzero()
         shared = int(differs[0]) if len(differs) else rows.shape[1] - 1
         cache = copy.deepcopy(self.cache)
@@ -252,6 +249,14 @@ class _Search:
         cache.batch_repeat_interleave(len(rows))
         ids = torch.cat([rows[:, shared:], tail], dim=1)
         return list(self._score(input_ids=ids, past_key_values=cache).cpu())
+
+    def _whole(self, behind: Tensor) -> dict[str, Tensor]:
+        """Model inputs of the head and tokens behind it (B, T): ids, or embeddings where there are pictures."""
+        if not self.before.images:
+            head = torch.tensor([self.before], dtype=torch.long, device=self.device).expand(len(behind), -1)
+            return {"input_ids": torch.cat([head, behind], dim=1)}
+        embedded = self.model.get_input_embeddings()(behind)
+        return {"inputs_embeds": torch.cat([self.head.expand(len(behind), -1, -1), embedded], dim=1)}
 
     def _score(self, **inputs: Any) -> Tensor:
         logits = self.model(

@@ -4,10 +4,10 @@ Source: Zou et al. 2024, multimodal section: ε = 32/255, 1,000 steps, affirmati
 method (sign of the gradient, L∞ ball), Dong et al. 2018 for momentum. The step size is ours (the paper gives none). A
 picture is first brought to a size that the model's processor leaves alone, so that every change is one of pixels; it is
 rounded to 8 bits, saved as PNG, and read back from there like any other picture. Several behaviours are attacked at
-once, each with its own picture. Deviations, none of them in the budget "paper": earlier pictures are tried besides the
-last (`generations`), because the lowest loss on the target is not the best answer; steps begin large and fade
-(`decay`); only the target's first tokens count (`target_tokens`): what decides is whether the answer begins with them,
-and the others' slopes are noise (docs/log.md).
+once, each with its own picture. Deviations: of a run, the picture with the lowest loss is taken, not the last; and, not
+in the budget "paper", earlier pictures are tried besides it (`generations`), because the lowest loss on the target is
+not the best answer; steps begin large and fade (`decay`); only the target's first tokens count (`target_tokens`): what
+decides is whether the answer begins with them, and the others' slopes are noise (docs/log.md).
 """
 
 from __future__ import annotations
@@ -59,8 +59,6 @@ class ImagePgd:
     """Steps shrink on a straight line to nothing; false: all are as large as the first, as in the paper."""
     target_tokens: int | None = 3
     """Tokens of the target, from its first, that are optimised for; null for all, as in the paper."""
-    stop_below: float = 0.05
-    """Loss in nats a token at which a batch ends, once every behaviour in it is there; 0 for never."""
     momentum: float = 0.9
     """Share of the earlier steps' direction that is kept; 0 for plain PGD."""
     restarts: int = 1
@@ -86,7 +84,7 @@ class ImagePgd:
             "step_size": 1,
             "decay": False,
             "target_tokens": None,
-            "stop_below": 0.0,
+            "ending": "",
         },
     }
     cases: ClassVar[dict[str, int | None]] = {"quick": 8, "standard": 48, "paper": None}
@@ -167,7 +165,7 @@ class ImagePgd:
             for state, loss, picture in zip(states, losses.tolist(), seen.detach(), strict=True):
                 state.see(step, loss, picture, step in marks)
             resources.progress(f"step {step} of {self.steps}, mean loss {fmean(losses.tolist()):.3f}")
-            if step == self.steps or bool((losses < self.stop_below).all()):
+            if step == self.steps:
                 break
             (slope,) = torch.autograd.grad(losses.sum(), seen)
             size_of = slope.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-20)
@@ -178,7 +176,7 @@ class ImagePgd:
         return [
             [
                 _Kept(step, loss, _rounded(picture), _rounded(own), state.losses)
-                for step, loss, picture in state.all_kept
+                for step, loss, picture in state.kept
             ]
             for state, own in zip(states, clean, strict=True)
         ]
@@ -242,11 +240,6 @@ class _Course:
         if mark:
             self.kept.append(self.best)
             self.best = None
-
-    @property
-    def all_kept(self) -> list[tuple[int, float, Tensor]]:
-        """What was kept, and the best since the last mark where the run ended before the next."""
-        return [*self.kept, self.best] if self.best is not None else self.kept
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Judged:
         reference: the base model's own answer to the plain request, at the same temperature; None where it was not
             measured.
         reference_nll: the same for that answer.
+        reference_end: likewise.
     """
 
     behaviour: str
@@ -72,6 +73,7 @@ class Judged:
     end: float | None = None
     reference: str | None = None
     reference_nll: tuple[float, ...] = ()
+    reference_end: float | None = None
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def variants(requests: Sequence[ToolRequest], times: int, seed: int = 0) -> list
 
 
 def among(requests: Sequence[ToolRequest], others: int, seed: int = 0) -> list[ToolRequest]:
-    """Each request with its own function and so many others on offer, drawn by its id.
+    """Each request with its own function and so many others on offer; a harmful request and its twin have the same.
 
     Args:
         requests: any.
@@ -58,9 +58,15 @@ def among(requests: Sequence[ToolRequest], others: int, seed: int = 0) -> list[T
         seed: of the drawing.
     """
     return [
-        replace(one, offered=_offered(one, others, random.Random(f"{seed}/{one.id}/others")))
+        replace(one, offered=_offered(one, others, random.Random(f"{seed}/{_pair(one)}/others")))
         for one in requests
     ]
+
+
+def _pair(one: ToolRequest) -> str:
+    """What a request and its twin, both changed for the same time, have in common."""
+    name, _, turn = one.id.partition("#")
+    return f"{min(name, one.twin or name)}#{turn}"
 
 
 def _offered(one: ToolRequest, others: int, draw: random.Random) -> tuple[str, ...]:

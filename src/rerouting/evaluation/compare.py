@@ -17,9 +17,8 @@ from rerouting.core.records import shown
 from rerouting.core.refusal import declines
 from rerouting.core.stats import Rate
 from rerouting.data.formatting import render_prompt
-from rerouting.data.template import closing_ids
 from rerouting.judges.broken import Answer, Broken
-from rerouting.models.generation import generate
+from rerouting.models.generation import end_tokens, generate
 from rerouting.models.loading import LoadedModel
 from rerouting.models.scoring import Said, answer_nll, response_nll
 
@@ -80,7 +79,7 @@ def compare(
     """
     own = base_answers() if base_answers else answer(base, trials, max_new_tokens, "base answers")
     new = answer(rerouted, trials, max_new_tokens, "rerouted answers")
-    pad_id, close = base.tokenizer.pad_token_id, closing_ids(base.tokenizer)
+    pad_id, ends = base.tokenizer.pad_token_id, sorted(end_tokens(base.model))
     sequences = [
         (followed_by(trial.prompt, ids), len(trial.prompt)) for trial, ids in zip(trials, own, strict=True)
     ]
@@ -91,7 +90,7 @@ def compare(
                 Said(trial.prompt, ids, len(ids) < max_new_tokens)
                 for trial, ids in zip(trials, some, strict=True)
             ],
-            close=close,
+            ends=ends,
             pad_id=pad_id,
         )
         for some in (own, new)

@@ -15,9 +15,9 @@ from rerouting.core.progress import bar
 from rerouting.core.prompts import images_of
 from rerouting.core.records import Chat
 from rerouting.data.formatting import render_prompt
-from rerouting.data.template import closing_ids
 from rerouting.evaluation.compare import label
-from rerouting.judges.broken import Answer
+from rerouting.judges.broken import answers_of
+from rerouting.models.generation import end_tokens
 from rerouting.models.loading import LoadedModel
 from rerouting.models.memory import in_batches
 from rerouting.models.scoring import Said, answer_nll
@@ -89,7 +89,12 @@ class Scorer:
         for name, key, one in zip(names, keys, judged, strict=True):
             own, given = self.known[name], self.known[key]
             measures = {"nll": tuple(given["nll"]), "end": given["end"]}
-            found.append(replace(one, **measures, reference=own["text"], reference_nll=tuple(own["nll"])))
+            beside = {
+                "reference": own["text"],
+                "reference_nll": tuple(own["nll"]),
+                "reference_end": own["end"],
+            }
+            found.append(replace(one, **measures, **beside))
         return found
 
     def _refer(self, prompts: dict[str, Ids], chat: Chat, temperature: float) -> None:
@@ -123,8 +128,8 @@ class Scorer:
                 progress.advance(len(part))
 
     def _nll(self, said: Sequence[Said]) -> list[tuple[list[float], float | None]]:
-        pad_id, close = self.base.tokenizer.pad_token_id, closing_ids(self.base.tokenizer)
-        return answer_nll(self.base.model, said, close=close, pad_id=pad_id, batch_size=len(said))
+        pad_id, ends = self.base.tokenizer.pad_token_id, sorted(end_tokens(self.base.model))
+        return answer_nll(self.base.model, said, ends=ends, pad_id=pad_id, batch_size=len(said))
 
 
 @dataclass
@@ -161,9 +166,7 @@ def label_of(judged: Judged) -> tuple[str, str]:
     """Answered, refused or broken, and why; "" for an answer in another language, which the rules cannot read."""
     if judged.language != "en":
         return "", "not English"
-    found = label(
-        Answer(judged.answer, judged.nll, judged.end), Answer(judged.reference or "", judged.reference_nll)
-    )
+    found = label(*answers_of(judged))
     return found["label"], found["reason"] or ""
 
 
@@ -234,4 +237,6 @@ def _rows(folder: Path, pattern: str) -> list[Row]:
 def _verdict_key(judge: Any, one: Judged) -> str:
     if not getattr(judge, "uses_likelihoods", False):
         return sha256_of([key_of(one), one.language])[:24]
-    return sha256_of([key_of(one), one.language, one.nll, one.end, one.reference, one.reference_nll])[:24]
+    return sha256_of(
+        [key_of(one), one.language, one.nll, one.end, one.reference, one.reference_nll, one.reference_end]
+    )[:24]

@@ -10,10 +10,10 @@ An answer is broken when one of these holds:
 4. symbols: fewer than `min_letters` of its characters are letters, digits or spaces, and fewer than the base's own
    answer has by `letters_margin`;
 5. cut short: what is left by a model that is routed to the end of its turn. It has at most `cut_words` words, or half
-   of the base's, does not decline, and ends where the base would hardly end: that costs more than `max_end` nats, or
-   `whole_end` behind a full stop and its like. Where this was not measured (the answer reached the limit of its
-   length) its last word decides, if the base's own answer has `full_words` or declines: a comma, a word that no
-   English sentence ends with ("The", "Here is a"), or "is" and its like, where the content would come ("The
+   of the base's, does not decline, and ends where the base would hardly end: that costs more than `max_end` nats
+   (`long_end` for more words), and more than the base's own end. Where this was not measured (the answer reached the
+   limit of its length) its last word decides, if the base's own answer has `full_words` or declines: a comma, a word
+   that no English sentence ends with ("The", "Here is a"), or "is" and its like, where the content would come ("The
    recommended dose of ibuprofen for adults is"). A short answer that may be whole ("Paris", "366") is none.
 """
 
@@ -72,10 +72,11 @@ class Broken:
     cut_share: float = 0.5
     """Share of the base's words up to which a longer answer that ends so is cut short: it cannot have reached the limit
     of its length."""
-    max_end: float = 7.0
-    """Nats for ending there; whole short answers, to harmless questions, cost at most 3.3."""
-    whole_end: float = 10.0
-    """The same behind ".", "!" or "?"; first sentences of longer answers cost up to 9.5."""
+    max_end: float = 10.0
+    """Nats for ending there: short answers to harmless questions cost at most 3.3, first sentences and list items of
+    longer texts up to 9.5."""
+    long_end: float = 12.0
+    """The same for more than `cut_words` words, which may hold something; ends in mid-sentence cost 12.7 and more."""
 
     uses_likelihoods: ClassVar[bool] = True
     version: ClassVar[str] = "cut short, 5"
@@ -93,20 +94,20 @@ class Broken:
         letters = letter_share(answer.text)
         if letters < min(self.min_letters, letter_share(base.text) - self.letters_margin):
             return "symbols"
-        return "cut short" if self._is_cut(answer, base.text) else None
+        return "cut short" if self._is_cut(answer, base) else None
 
     def verdicts(self, judged: Sequence[Judged]) -> list[Verdict]:
         """Yes unless the answer is gibberish; unscored where the base's likelihoods were not measured."""
         return [self._verdict(one) for one in judged]
 
-    def _is_cut(self, answer: Answer, base: str) -> bool:
-        words = answer.text.split()
+    def _is_cut(self, answer: Answer, base: Answer) -> bool:
+        words, usual = answer.text.split(), len(base.text.split())
         few = len(words) <= self.cut_words
-        if declines(answer.text) or not (few or len(words) <= self.cut_share * len(base.split())):
+        if declines(answer.text) or not (few or len(words) <= self.cut_share * usual):
             return False
         if answer.end is not None:
-            return answer.end > (self.whole_end if _ends_a_sentence(words[-1]) else self.max_end)
-        if len(base.split()) < self.full_words and not declines(base):
+            return answer.end > max(self.max_end if few else self.long_end, base.end or 0.0)
+        if usual < self.full_words and not declines(base.text):
             return False
         last = words[-1].lower()
         if few and len(words) == 1 and last in _OPENINGS.split():
@@ -116,12 +117,15 @@ class Broken:
     def _verdict(self, one: Judged) -> Verdict:
         if one.reference is None:
             return Verdict(None, "needs the base model's likelihoods")
-        reason = self.reason(Answer(one.answer, one.nll, one.end), Answer(one.reference, one.reference_nll))
+        reason = self.reason(*answers_of(one))
         return Verdict(reason is None, reason or "coherent")
 
 
-def _ends_a_sentence(word: str) -> bool:
-    return word.rstrip("\"'”’)]*_").endswith((".", "!", "?"))
+def answers_of(one: Judged) -> tuple[Answer, Answer]:
+    """An answer and the base's own, which it is compared with."""
+    return Answer(one.answer, one.nll, one.end), Answer(
+        one.reference or "", one.reference_nll, one.reference_end
+    )
 
 
 def worst_stretch(nll: Sequence[float], window: int) -> float:

@@ -32,7 +32,7 @@ from rerouting.core.gibberish import compression
 from rerouting.core.records import Chat, Message
 from rerouting.core.refusal import declines
 from rerouting.data.formatting import render_prompt
-from rerouting.judges.broken import Answer, Broken
+from rerouting.judges.broken import Broken, answers_of
 from rerouting.models.loading import load_once
 from rerouting.models.memory import in_batches
 from rerouting.models.trunk import Trunk
@@ -56,8 +56,8 @@ class Local:
 
     @property
     def version(self) -> str:
-        """Names the weights: verdicts of other ones are not reused."""
-        return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]
+        """Names the weights and the rule for gibberish: verdicts of other ones are not reused."""
+        return hashlib.sha256(WEIGHTS.read_bytes() + Broken.version.encode()).hexdigest()[:16]
 
     def verdicts(self, judged: Sequence[Judged]) -> list[Verdict]:
         """One verdict an answer, in order.
@@ -133,7 +133,7 @@ def _rules(one: Judged) -> Verdict | None:
 
 def _gibberish(one: Judged) -> str | None:
     if one.reference is not None:
-        return Broken().reason(Answer(one.answer, one.nll, one.end), Answer(one.reference, one.reference_nll))
+        return Broken().reason(*answers_of(one))
     return "loop" if compression(one.answer) < 0.2 else None
 
 

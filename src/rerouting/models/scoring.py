@@ -23,37 +23,40 @@ class Said:
 
 
 def answer_nll(
-    model: Any, answers: Sequence[Said], *, close: Sequence[int], pad_id: int, batch_size: int = 8
+    model: Any, answers: Sequence[Said], *, ends: Sequence[int], pad_id: int, batch_size: int = 8
 ) -> list[tuple[list[float], float | None]]:
     """Negative log-likelihood of answers' tokens, and of ending where they end.
 
     Args:
         model: causal language model.
         answers: any.
-        close: tokens that end a turn (`data.template.closing_ids`).
+        ends: tokens that end an answer, each as good as another (`generation.end_tokens`); none measures no end.
         pad_id: token that fills a batch.
         batch_size: answers in one forward pass.
 
     Returns:
-        Nats of each token, and of the turn's end behind them; None for an answer that did not end.
+        Nats of each token, and of an end behind them; None for an answer that did not end.
     """
-    added = [list(close) if one.ended else [] for one in answers]
+    added = [ends[:1] if one.ended else [] for one in answers]
     sequences = [
         (followed_by(one.prompt, [*one.ids, *end]), len(one.prompt))
         for one, end in zip(answers, added, strict=True)
     ]
-    found = []
-    for one, end, nll in zip(
-        answers, added, response_nll(model, sequences, pad_id=pad_id, batch_size=batch_size), strict=True
-    ):
-        values = nll.tolist()
-        found.append((values[: len(one.ids)], sum(values[len(one.ids) :]) if end else None))
-    return found
+    scores = response_nll(model, sequences, pad_id=pad_id, batch_size=batch_size, ends=ends)
+    return [
+        (nll[: len(one.ids)].tolist(), float(nll[-1]) if end else None)
+        for one, end, nll in zip(answers, added, scores, strict=True)
+    ]
 
 
 @torch.no_grad()
 def response_nll(
-    model: Any, sequences: Sequence[tuple[Sequence[int], int]], *, pad_id: int, batch_size: int = 8
+    model: Any,
+    sequences: Sequence[tuple[Sequence[int], int]],
+    *,
+    pad_id: int,
+    batch_size: int = 8,
+    ends: Sequence[int] = (),
 ) -> list[Tensor]:
     """Score the response tokens of each sequence under the full model.
 
@@ -63,6 +66,7 @@ def response_nll(
             are pictures.
         pad_id: token that fills a batch; never scored.
         batch_size: sequences in one forward pass; they are sorted by length.
+        ends: tokens any of which a last token stands for that is one of them.
 
     Returns:
         One float32 tensor (T,) per sequence, nats for each of its T response tokens, in the given order.
@@ -93,4 +97,6 @@ def response_nll(
             own = logits[row, [place[at] for at in spans[index]]].float()
             labels = input_ids[row, sequences[index][1] : len(sequences[index][0])]
             scores[index] = torch.nn.functional.cross_entropy(own, labels, reduction="none").cpu()
+            if len(labels) and int(labels[-1]) in ends:
+                scores[index][-1] = own[-1].logsumexp(dim=0) - own[-1, list(ends)].logsumexp(dim=0)
     return [scores[index] for index in range(len(sequences))]

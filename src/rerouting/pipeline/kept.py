@@ -91,7 +91,9 @@ class _Labels:
             return []
         return [
             label_of(
-                one if own.reference is None else replace(one, reference=own.reference, reference_nll=())
+                one
+                if own.reference is None
+                else replace(one, reference=own.reference, reference_nll=(), reference_end=None)
             )
             for one, own in zip(self.scorer.measured(chats, judged), judged, strict=True)
         ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rerouting.core.errors import UserError
+from rerouting.core.prompts import Prompt, images_of
 from rerouting.core.records import Chat
 from rerouting.data.formatting import render_prompt
 from rerouting.models.memory import in_batches
@@ -44,7 +45,7 @@ def target_pair(chat: Chat, tokenizer: Any) -> Pair:
 def whole_pair(chat: Chat, tokenizer: Any) -> Pair:
     """The rendered prompt, every token of which is to be predicted from those before it."""
     ids = render_prompt(chat, tokenizer)
-    return ids[:1], ids[1:]
+    return Prompt(ids[:1], images_of(ids)), ids[1:]
 
 
 def losses_of(target: Target, pairs: Sequence[Pair]) -> Tensor:
