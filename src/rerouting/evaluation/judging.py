@@ -88,13 +88,12 @@ class Scorer:
         found = []
         for name, key, one in zip(names, keys, judged, strict=True):
             own, given = self.known[name], self.known[key]
-            measures = {"nll": tuple(given["nll"]), "end": given["end"]}
             beside = {
                 "reference": own["text"],
                 "reference_nll": tuple(own["nll"]),
                 "reference_end": own["end"],
             }
-            found.append(replace(one, **measures, **beside))
+            found.append(replace(one, nll=tuple(given["nll"]), end=given["end"], **beside))
         return found
 
     def _refer(self, prompts: dict[str, Ids], chat: Chat, temperature: float) -> None:
@@ -121,7 +120,7 @@ class Scorer:
                     said.append(Said(prompt, ids, ended=len(ids) < 0.9 * self.limit))
                 scores = in_batches(self._nll, said, BATCH)
                 for (key, _, text), (nll, end) in zip(part, scores, strict=True):
-                    row = {"key": key, "text": text, "nll": [round(value, 4) for value in nll]}
+                    row: Row = {"key": key, "text": text, "nll": [round(value, 4) for value in nll]}
                     row["end"] = None if end is None else round(end, 4)
                     self.known[key] = row
                     append_jsonl(self.file, row)
