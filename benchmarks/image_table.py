@@ -66,7 +66,7 @@ def curves(seeds: Sequence[Sequence[Row]]) -> dict[str, list[list[float]]]:
     for seed, rows in enumerate(seeds):
         for model in MODELS if not seed else MODELS[1:]:
             runs = {
-                row["id"]: row["trace"]["losses"]
+                row["id"]: [loss for loss in row["trace"]["losses"] if loss is not None]
                 for row in rows
                 if (row["attack"], row["model"]) == ("image_pgd", model)
             }
@@ -85,7 +85,7 @@ def draw(found: dict[str, list[list[float]]], every: int, file: Path) -> None:
         for at, curve in enumerate(found[model]):
             label = model if len(found[model]) == 1 else f"{model}, seed {at}"
             axes.plot([every * point for point in range(len(curve))], curve, color=colour, alpha=1 - 0.3 * at, label=label)
-    axes.set(xlabel="step", ylabel="loss of the target's first tokens, nats a token", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="loss of the first tokens, nats", ylim=(0, None))
     axes.legend(frameon=False)
     save_picture(figure, file)
 
@@ -103,7 +103,7 @@ def main() -> None:
     columns = ("attack", "behaviours, %", "n", "base", "rerouted", "by seed", "relative")
     lines = [line(seeds, attack, figure, judge) for attack in attacks for figure in FIGURES]
     print("\n".join(markdown_table(columns, lines)))
-    if given.plot:
+    if given.plot and "image_pgd" in attacks:
         draw(curves(seeds), max(1, given.steps // POINTS), given.plot)
 
 

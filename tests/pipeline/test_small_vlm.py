@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -262,3 +263,17 @@ def test_a_model_without_pictures_skips_their_attacks():
     found = {"image_pgd": build("attacks", Component("image_pgd"))}
     with pytest.raises(UserError, match="needs pictures"):
         drop_image_attacks(AttackConfig(attacks=["image_pgd"]), found, {})
+
+
+def test_the_example_for_a_cpu_is_the_recipe_with_less_of_everything():
+    recipe = load_config(RunConfig, recipe_path("small-vlm"))
+    config = load_config(RunConfig, Path(__file__).parents[2] / "examples/small-vlm-cpu.yaml")
+    assert (config.losses, config.lora) == (recipe.losses, recipe.lora)
+    for part in ("circuit_breaker", "retain", "held_out_harmful", "held_out_benign", "evaluation"):
+        small, whole = getattr(config.data, part), getattr(recipe.data, part)
+        assert [(one.name, one.weight, one.prefixed) for one in small] == [
+            (one.name, one.weight, one.prefixed) for one in whole
+        ]
+        for one, other in zip(small, whole, strict=True):
+            assert one.options | {"limit": 0} == other.options | {"limit": 0}
+    assert config.training.steps < recipe.training.steps
