@@ -188,13 +188,10 @@ class _Search:
         self.before, self.after = around_slot(chat, target.tokenizer)
         self.wanted = torch.tensor(target_ids(chat, target.tokenizer), device=self.device)
         self.tail = torch.tensor([*self.after, *self.wanted.tolist()[:-1]], device=self.device)
-        self.head = self._head()
-        self.cache = self._prefix()
-
-    def _head(self) -> Tensor:
-        """Embeddings of the tokens before the suffix, and of the pictures among them, (1, T, D)."""
         rows = target_rows([self.before], [self.wanted.tolist()[:1]], self.device)
-        return input_embeddings(self.model, rows.ids, rows.mask, rows.media(self.model, [self.before]))
+        media = rows.media(self.model, [self.before])
+        self.head = input_embeddings(self.model, rows.ids, rows.mask, media)  # with the pictures', (1, T, D)
+        self.cache = self._prefix()
 
     def losses(self, suffixes: Tensor) -> Tensor:
         """Target loss of each suffix (B, S) in nats a token, (B,)."""
