@@ -63,9 +63,6 @@ def _described(rows: list[Row]) -> Row:
         first.append(yes[-1])
         categories[own[0]["category"]].append(any(yes))
     traces = [row["trace"] for row in rows if row["trace"].get("losses")]
-    longest = max((len(trace["losses"]) for trace in traces), default=0)  # a run that reached its target stays there
-    whole = [[*trace["losses"], *[trace["losses"][-1]] * (longest - len(trace["losses"]))] for trace in traces]
-    curve = [fmean(point) for point in zip(*whole, strict=True)]
     losses = [trace["first_loss"] for trace in traces], [trace["loss"] for trace in traces]
     return {
         "rate": Rate(sum(best), len(best)).as_dict(),
@@ -76,8 +73,13 @@ def _described(rows: list[Row]) -> Row:
         "failures": sum(bool(row["failure"]) for row in rows),
         "loss": {"first": fmean(losses[0]), "kept": fmean(losses[1])} if traces else None,
         "largest_change": max((trace["largest_change"] for trace in traces), default=None),
-        "curve": [round(value, 4) for value in curve],
+        "curve": [round(value, 4) for value in mean_curve(traces)],
     }
+
+
+def mean_curve(traces: list[Row]) -> list[float]:
+    """Mean loss at every kept point of runs of as many steps."""
+    return [fmean(point) for point in zip(*(trace["losses"] for trace in traces), strict=True)]
 
 
 def _short(name: str, row: Row) -> Row:

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.image_attacks import mean_curve
 from rerouting.attacks.image_pgd import POINTS
 from rerouting.core.files import read_jsonl
 from rerouting.core.findings import MODELS
@@ -61,18 +62,12 @@ def _interval(value: float, count: int) -> str:
 
 
 def curves(seeds: Sequence[Sequence[Row]]) -> dict[str, list[list[float]]]:
-    """Mean loss along the attack of each model; a run that has reached its target stays where it is."""
+    """Mean loss along the attack of each model, by seed; the base's once."""
     found: dict[str, list[list[float]]] = {}
     for seed, rows in enumerate(seeds):
         for model in MODELS if not seed else MODELS[1:]:
-            runs = {
-                row["id"]: [loss for loss in row["trace"]["losses"] if loss is not None]
-                for row in rows
-                if (row["attack"], row["model"]) == ("image_pgd", model)
-            }
-            longest = max(map(len, runs.values()))
-            whole = [[*run, *[run[-1]] * (longest - len(run))] for run in runs.values()]
-            found.setdefault(model, []).append([fmean(point) for point in zip(*whole, strict=True)])
+            own = [row["trace"] for row in rows if (row["attack"], row["model"]) == ("image_pgd", model)]
+            found.setdefault(model, []).append(mean_curve(own))
     return found
 
 

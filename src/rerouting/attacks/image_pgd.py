@@ -96,8 +96,8 @@ class ImagePgd:
             UserError: the model takes no pictures, a behaviour has no target or several pictures, a number is out of
                 range, or the processor's work cannot be followed.
         """
-        numbers = (self.steps, self.restarts, self.generations, self.target_tokens or 1)
-        if min(numbers) < 1 or not 0 < self.step_size <= 255 or self.target_tokens == 0:
+        tokens = 1 if self.target_tokens is None else self.target_tokens
+        if min(self.steps, self.restarts, self.generations, tokens) < 1 or not 0 < self.step_size <= 255:
             raise UserError(
                 f"cannot run {self.restarts} × {self.steps} steps of {self.step_size}/255",
                 "give at least one restart, step, generation and target token, and a step_size above 0 and up to 255",

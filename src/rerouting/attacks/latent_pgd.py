@@ -103,8 +103,9 @@ class LatentPgd:
         pairs: Sequence[tuple[list[int], list[int]]],
         told: Callable[[str], None] = lambda line: None,
     ) -> list[_Found]:
-        rows = target_rows([prompt for prompt, _ in pairs], [wanted for _, wanted in pairs], device)
-        media = rows.media(model, [prompt for prompt, _ in pairs])
+        prompts, wanted = zip(*pairs, strict=True)
+        rows = target_rows(prompts, wanted, device)
+        media = rows.media(model, prompts)
         radii = _radii(model, rows, media, layers, self.epsilon)
         deltas = {layer: torch.zeros_like(radii[layer][0]) for layer in layers}
         best, losses = dict(deltas), torch.empty(0, len(pairs))
