@@ -25,6 +25,7 @@ from rerouting.models.config import ModelConfig
 from rerouting.models.embedded import EMBEDDED, embedded_file
 from rerouting.models.gguf_cache import converted
 from rerouting.models.hardware import pick_attention, pick_device, pick_dtype
+from rerouting.models.memory import keep_freed_memory
 from rerouting.models.images import Reader, load_processor, model_class, takes_images
 
 
@@ -59,6 +60,8 @@ def load(config: ModelConfig) -> LoadedModel:
     """
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     with quiet():
         source = _resolve(config.name)
         model, tokenizer = _from_pretrained(config, source, dtype, device)

@@ -123,31 +123,30 @@ class _Dropout:
         return 1 / (1 - self.steps / (1 << 16))
 
     def kept(self, x: Tensor) -> Tensor | None:
-        """Which elements of inputs like `x` (N, D) stay: int16 (N, D), −1 or 0; None for all of them."""
+        """Which elements of inputs like `x` (N, D) stay: integers of x's size (N, D), −1 or 0; None for all of them."""
         if self.steps == 0:
             return None
-        noise = _noise(max(_NOISE, 1 << (2 * x.numel()).bit_length()), self.steps, x.device)
+        size = max(_NOISE, 1 << (2 * x.numel()).bit_length())
+        noise = _noise(size, self.steps, _BITS[x.element_size()], x.device)
         start = self.seed % (len(noise) - x.numel() + 1) // _ALIGNED * _ALIGNED
         return noise[start : start + x.numel()].view(x.shape)
 
     @staticmethod
     def of(x: Tensor, kept: Tensor | None) -> Tensor:
         """(N, D) with zeros where it is dropped."""
-        if kept is None:
-            return x
-        if x.element_size() == kept.element_size():
-            return (x.view(torch.int16) & kept).view(x.dtype)
-        return x.masked_fill(kept == 0, 0)
+        return x if kept is None else (x.view(kept.dtype) & kept).view(x.dtype)
 
 
 _NOISE = 1 << 22
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integers of the size of a number, in bytes."""
 _ALIGNED = 8
 """Numbers that a processor takes at a time: places begin at multiples."""
 
 
 @lru_cache(maxsize=16)
-def _noise(size: int, steps: int, device: torch.device) -> Tensor:
-    """So many independent int16 numbers, 0 with probability steps/65,536 and else −1; always the same."""
+def _noise(size: int, steps: int, kind: torch.dtype, device: torch.device) -> Tensor:
+    """So many independent integers, 0 with probability steps/65,536 and else −1; always the same."""
     bits = torch.empty(-(-size // 4), dtype=torch.int64, device=device)
     bits.random_(-(1 << 63), None, generator=torch.Generator(device).manual_seed(0))
-    return (bits.view(torch.int16) >= steps - (1 << 15)).to(torch.int16).neg_()
+    return (bits.view(torch.int16) >= steps - (1 << 15)).to(kind).neg_()
