@@ -105,10 +105,12 @@ def test_dropout_has_the_right_share_and_the_gradient_of_its_own_draw():
     assert (means - whole).norm() < 0.15 * update, "on average the update is that without dropout"
 
 
-def test_draws_of_dropout_have_nothing_to_do_with_each_other():
-    x = torch.ones(300, 64, dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_draws_of_dropout_have_nothing_to_do_with_each_other(dtype):
+    x = torch.ones(300, 64, dtype=dtype)
     draws = [_Dropout(0.25, seed) for seed in range(7, 70_000_000, 9_999_999)]
     kept = [draw.of(x, draw.kept(x)).float() for draw in draws]
+    assert set(kept[0].flatten().tolist()) == {0.0, 1.0}, "an element is dropped or left as it is"
     assert all(abs(one.mean() - 0.75) < 0.02 for one in kept)
     assert torch.equal(kept[0], draws[0].of(x, draws[0].kept(x)).float())
     for first, second in itertools.combinations(kept, 2):

@@ -45,9 +45,11 @@ def test_packed_equals_alone(family):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text" if "gemma3_text" in FAMILIES else "mistral"])
-@pytest.mark.parametrize("block", [4, 256])
+@pytest.mark.parametrize("block", [4, 256, "flash"])
 def test_gradients_are_those_of_each_sequence_alone(family, block, monkeypatch):
-    monkeypatch.setattr(packing, "BLOCK", block)
+    if block != "flash":
+        monkeypatch.setattr(packing, "BLOCK", block)
+        monkeypatch.setattr(packing, "_flash_pays", lambda *_: False)
     gradients = []
     for together in (True, False):
         model = FAMILIES[family]()
@@ -87,6 +89,29 @@ def test_flash_attention_of_cpus_gives_the_same(flash_from, monkeypatch):
     assert torch.equal(found[0][1], found[1][1]) is (flash_from == 100), (
         "short sequences keep the grouped way"
     )
+
+
+def test_float32_takes_flash_attention_and_gets_what_products_give(monkeypatch):
+    monkeypatch.setattr(packing, "BLOCK", 16)
+    lengths = (60, 31, 30)
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, heads, sum(lengths), 16, generator=draw) for heads in (4, 2, 2)]
+    module, layout, found = torch.nn.Module().eval(), Layout.of(lengths), []
+    flash, called = packing.scaled_dot_product_attention, []
+    monkeypatch.setattr(
+        packing,
+        "scaled_dot_product_attention",
+        lambda *args, **options: called.append(args) or flash(*args, **options),
+    )
+    for pays in (packing._flash_pays, lambda *_: False):
+        monkeypatch.setattr(packing, "_flash_pays", pays)
+        own = [state.clone().requires_grad_(True) for state in states]
+        mixed = packing.grouped(module, *own, None, layout, scaling=0.3)[0]
+        mixed.square().sum().backward()
+        found.append([mixed.detach(), *(one.grad for one in own)])
+    assert len(called) == len(layout.groups), "the way of products, which is compared with, calls it too"
+    for ours, products in zip(*found, strict=True):
+        torch.testing.assert_close(ours, products, rtol=1e-4, atol=1e-5)
 
 
 def test_neighbours_share_a_product_as_long_as_little_is_wasted(monkeypatch):

@@ -25,8 +25,8 @@ from rerouting.models.config import ModelConfig
 from rerouting.models.embedded import EMBEDDED, embedded_file
 from rerouting.models.gguf_cache import converted
 from rerouting.models.hardware import pick_attention, pick_device, pick_dtype
-from rerouting.models.memory import keep_freed_memory
 from rerouting.models.images import Reader, load_processor, model_class, takes_images
+from rerouting.models.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
