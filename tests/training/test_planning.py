@@ -11,7 +11,7 @@ import transformers
 from rerouting.models.config import LoraConfig, ModelConfig
 from rerouting.models.lora import add_lora, train_adapters
 from rerouting.models.low_rank import lean_adapters
-from rerouting.models.packing import GROUPED, register
+from rerouting.models.packing import GROUPED, Layout, register
 from rerouting.models.shape import BlockShape, ModelShape, meta_model, shape_of
 from rerouting.models.trunk import Trunk
 from rerouting.training.planning import (
@@ -87,6 +87,10 @@ def test_memory_by_hand():
 def test_flash_attention_keeps_no_weights_and_repeats_no_keys():
     flash = replace(LAYOUT, attention="rerouting_varlen")
     assert block_activations(SHAPE, BLOCK, flash, 5) == 2 * (14 + 18 + 2 * 8 + 2 * 4) + 4 * 2 * 10
+    on_cpu = replace(LAYOUT, attention="rerouting_grouped")
+    assert block_activations(SHAPE, BLOCK, on_cpu, 5) == 2 * (14 + 18 + 2 * 8 + 2 * 4 + 2 * 5) + 4 * 2 * 10
+    in_float32 = replace(on_cpu, state_bytes=4)  # flash attention, too
+    assert block_activations(SHAPE, BLOCK, in_float32, 5) == 4 * (14 + 18 + 2 * 8 + 2 * 4) + 4 * 2 * 10
 
 
 @pytest.mark.parametrize(
@@ -166,6 +170,10 @@ def kept_bytes(blocks, dtype, dropout, attention):
     ids = torch.randint(0, 128, (2, 48), generator=torch.Generator().manual_seed(0))
     watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with lean_adapters(adapted), watched:
-        states = Trunk(adapted, blocks)(ids, torch.ones_like(ids), [blocks])
+        if attention == GROUPED:
+            rows = ids.flatten()[None]
+            states = Trunk(adapted, blocks)(rows, None, [blocks], packed=Layout.of([48, 48]))
+        else:
+            states = Trunk(adapted, blocks)(ids, torch.ones_like(ids), [blocks])
     assert states[blocks].requires_grad
     return sum(count for count, _ in kept.values()), shape

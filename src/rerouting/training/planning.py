@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rerouting.models.packing import BLOCK, VARLEN
+from rerouting.models.packing import BLOCK, GROUPED, VARLEN
 from rerouting.models.shape import BlockShape, ModelShape
 from rerouting.training.plan_config import Strategy
 
@@ -226,7 +226,10 @@ def _attention(shape: ModelShape, layout: StepSetup, length: int) -> float:
     """Bytes a token, the output included, which the block's `inputs` do not count."""
     queries, keys, weights = shape.query_width, shape.key_width, shape.heads * length
     size = layout.state_bytes
-    if layout.attention in ("flash_attention_2", VARLEN):
+    flash = (
+        layout.attention == GROUPED and size == FLOAT32
+    )  # but for windows and capped scores (models/packing.py)
+    if flash or layout.attention in ("flash_attention_2", VARLEN):
         return size * (2 * queries + 2 * keys)
     if layout.attention == "sdpa":  # keys and values repeated for every query head
         return size * 4 * queries
