@@ -9,7 +9,6 @@ may follow a little way, and the difference between both is learned from there (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
@@ -17,13 +16,11 @@ from rerouting.losses.retain.relative import Relative
 
 
 @dataclass(frozen=True)
-class Smooth:
+class Smooth(Relative):
     """Pseudo-Huber function of the relative distance."""
 
     knee: float = 0.02
     """Relative distance up to which the loss is about quadratic; above 0."""
-    over: Literal["real", "padded"] = "real"
-    """What the sum is divided by: real tokens, or the positions of the padded batch."""
 
     def __post_init__(self) -> None:
         if self.knee <= 0:
@@ -31,5 +28,5 @@ class Smooth:
 
     def __call__(self, adapted: Tensor, reference: Tensor) -> Tensor:
         """Shapes (L, N, D), (L, N, D) -> (L, N)."""
-        relative = Relative()(adapted, reference)
+        relative = super().__call__(adapted, reference)
         return (relative.square() + self.knee**2).sqrt() - self.knee
