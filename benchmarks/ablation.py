@@ -23,12 +23,19 @@ QUICK = ["--recipe", "quickstart"]
 ANGLE = ["--losses.reroute", '{"name": "angle", "options": {"target_degrees": 50.0}}']
 AT_20 = ["--losses.target_depths", "null", "--losses.target_layers", "[20]"]
 DEFAULT = ["--recipe", "default"]
+MIDDLE = ["--losses.target_depths", "[0.54]", "--lora.first_depth", "0.2", "--training.learning_rate", "1.2e-3"]
+SLOW_RAMP = '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 34.0}'
 RAMP = '{"reroute": 1.0, "retain_from": 14.0, "retain_to": 80.0}'
 
 
 def instead(name: str, **options: Any) -> list[str]:
     """Another rerouting loss."""
     return ["--losses.reroute", json.dumps({"name": name, "options": options})]
+
+
+def rounded(knee: float) -> list[str]:
+    """The retain loss rounded off up to this relative distance."""
+    return ["--losses.retain", json.dumps({"name": "smooth", "options": {"knee": knee}})]
 
 
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
@@ -45,6 +52,9 @@ VARIANTS: dict[str, list[str]] = {
     "default": DEFAULT,
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
     "default, weight 2": [*DEFAULT, "--losses.schedule.options", RAMP.replace("1.0", "2.0")],
+    "default, rounded off": [*DEFAULT, *rounded(0.01)],
+    "default at the middle": [*DEFAULT, *MIDDLE, *rounded(0.02), "--losses.schedule.options", SLOW_RAMP],
+    "quickstart at the middle": [*QUICK, *MIDDLE, *rounded(0.02), "--losses.schedule.options", SLOW_RAMP],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],

@@ -1,6 +1,6 @@
-# The recipe smollm2-agent on the tool-tuned model: SEED, FULL (1: with its evaluation sets, intrinsic and facts), more
-# options of `rerouting train`; then the measure tool_calls on validation (to choose by) and test requests.
-SEED=$1 FULL=$2 VARIANT=$3
+# The recipe smollm2-agent on the tool-tuned model: SEED, FULL (1: with its evaluation sets, intrinsic and facts);
+# then the measure tool_calls on validation (to choose by) and test requests.
+SEED=$1 FULL=$2
 set -x
 R="$JOB/run"
 SETS="--evaluation.sets []"; [ -n "$FULL" ] && SETS=""
@@ -21,7 +21,7 @@ P
   FROM="--config $JOB/small.yaml"
   LITTLE="--training.steps 2 --training.batch_size 2 --training.retain_batch_size 2 --sampling.max_new_tokens 6"; MEASURE="limit: 2, times: 2"; MAX=24
 fi
-"$PYTHON" -m rerouting train $FROM --model.name "$JOBS/agents-tune/model" --seed $SEED --training.max_final_benign_rise 5.0 $SETS $VARIANT $LITTLE --out "$R"; rc=$?
+"$PYTHON" -m rerouting train $FROM --model.name "$JOBS/agents-tune/model" --seed $SEED $SETS $LITTLE --out "$R"; rc=$?
 cp "$R"/metrics.jsonl "$R"/config.yaml "$R"/summary.json "$R"/manifest.json "$BACK"/ 2>/dev/null; mv "$BACK/summary.json" "$BACK/run-summary.json" 2>/dev/null
 [ -f "$R/generations.jsonl" ] && gzip -c "$R/generations.jsonl" > "$BACK/generations.jsonl.gz"
 echo "trained after $SECONDS s"; [ $rc -eq 0 ] || exit $rc

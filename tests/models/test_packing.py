@@ -44,7 +44,7 @@ def test_packed_equals_alone(family):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text" if "gemma3_text" in FAMILIES else "mistral"])
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
 @pytest.mark.parametrize("block", [4, 256, "flash"])
 def test_gradients_are_those_of_each_sequence_alone(family, block, monkeypatch):
     if block != "flash":
@@ -91,25 +91,32 @@ def test_flash_attention_of_cpus_gives_the_same(flash_from, monkeypatch):
     )
 
 
-def test_float32_takes_flash_attention_and_gets_what_products_give(monkeypatch):
+@pytest.mark.parametrize(
+    ("value_width", "window", "flash"), [(16, None, True), (16, 60, True), (16, 59, False), (8, None, False)]
+)
+def test_float32_takes_flash_attention_where_it_can(value_width, window, flash, monkeypatch):
+    """And gets what products give. A window as long as the longest sequence hides nothing."""
     monkeypatch.setattr(packing, "BLOCK", 16)
     lengths = (60, 31, 30)
     draw = torch.Generator().manual_seed(0)
-    states = [torch.randn(1, heads, sum(lengths), 16, generator=draw) for heads in (4, 2, 2)]
-    module, layout, found = torch.nn.Module().eval(), Layout.of(lengths), []
-    flash, called = packing.scaled_dot_product_attention, []
-    monkeypatch.setattr(
-        packing,
-        "scaled_dot_product_attention",
-        lambda *args, **options: called.append(args) or flash(*args, **options),
-    )
+    sizes = ((4, 16), (2, 16), (2, value_width))
+    states = [torch.randn(1, heads, sum(lengths), width, generator=draw) for heads, width in sizes]
+    module, layout, found, choices = torch.nn.Module().eval(), Layout.of(lengths), [], []
+    attend = packing.scaled_dot_product_attention
+
+    def watched(*args, **options):
+        choices.append(torch._fused_sdp_choice(*args, **options))
+        return attend(*args, **options)
+
+    monkeypatch.setattr(packing, "scaled_dot_product_attention", watched)
     for pays in (packing._flash_pays, lambda *_: False):
         monkeypatch.setattr(packing, "_flash_pays", pays)
         own = [state.clone().requires_grad_(True) for state in states]
-        mixed = packing.grouped(module, *own, None, layout, scaling=0.3)[0]
+        mixed = packing.grouped(module, *own, None, layout, scaling=0.3, sliding_window=window)[0]
         mixed.square().sum().backward()
         found.append([mixed.detach(), *(one.grad for one in own)])
-    assert len(called) == len(layout.groups), "the way of products, which is compared with, calls it too"
+    assert bool(choices) is flash
+    assert set(choices) <= {torch.nn.attention.SDPBackend.FLASH_ATTENTION.value}
     for ours, products in zip(*found, strict=True):
         torch.testing.assert_close(ours, products, rtol=1e-4, atol=1e-5)
 

@@ -131,7 +131,7 @@ def test_recipe_trains_two_steps_on_its_architecture(name, tmp_path, monkeypatch
             source.options["path"] = "ultrachat.jsonl"
         if source.name == "glaive":
             source.options["path"] = "glaive.jsonl"
-        if source.name in ("bundled", "tools", "tool_reasons"):
+        if source.name in ("bundled", "tools"):
             source.options["limit"] = 6
             source.max_new_tokens = None
     if name in OURS:

@@ -91,6 +91,8 @@ def test_flash_attention_keeps_no_weights_and_repeats_no_keys():
     assert block_activations(SHAPE, BLOCK, on_cpu, 5) == 2 * (14 + 18 + 2 * 8 + 2 * 4 + 2 * 5) + 4 * 2 * 10
     in_float32 = replace(on_cpu, state_bytes=4)  # flash attention, too
     assert block_activations(SHAPE, BLOCK, in_float32, 5) == 4 * (14 + 18 + 2 * 8 + 2 * 4) + 4 * 2 * 10
+    elsewhere = replace(in_float32, device="mps")
+    assert block_activations(SHAPE, BLOCK, elsewhere, 5) == 4 * (14 + 18 + 2 * 8 + 2 * 4 + 2 * 5) + 4 * 2 * 10
 
 
 @pytest.mark.parametrize(

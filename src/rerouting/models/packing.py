@@ -2,9 +2,10 @@
 
 Everything else in a decoder block works on single tokens, so only attention has to know the borders. They travel with
 the forward call (`packed=`) down to the attention function. On CUDA that is torch's variable-length flash attention
-with the borders given as a tensor, so that no layer waits for the device; elsewhere sequences of like length share a
-product, and long ones skip what lies after their queries (docs/performance.md). Not every family stops at the
-borders (ALiBi biases, recurrent states): `Trunk.packs` tries before anything is trained.
+with the borders given as a tensor, so that no layer waits for the device; elsewhere sequences of like length go
+together, through torch's flash attention for CPUs or through products that skip what lies after their queries
+(docs/performance.md). Not every family stops at the borders (ALiBi biases, recurrent states): `Trunk.packs` tries
+before anything is trained.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ def _causal(
 ) -> Tensor:
     """Attention of padded sequences (B, H, T, D) to what precedes, in blocks of queries: (B, T, H, D)."""
     length = query.shape[2]
-    if window is None and _flash_pays(query, module.training, options):
+    if window is not None and window >= length:  # hides nothing
+        window = None
+    if window is None and _flash_pays(query, value, module.training, options):
         scale = options.get("scaling")
         flash = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
         return flash.transpose(1, 2)
@@ -165,14 +168,17 @@ def _causal(
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
 
 
-def _flash_pays(query: Tensor, training: bool, options: dict[str, Any]) -> bool:
+def _flash_pays(query: Tensor, value: Tensor, training: bool, options: dict[str, Any]) -> bool:
     """Whether torch's flash attention for CPUs can be used, and is faster: in float32, and mostly with AMX.
 
-    In float32 forward and backward pass take 0.5 to 0.8 of the time of grouped products. In bfloat16 it works at the
-    speed of float32 without AMX; with it (docs/performance.md) the forward pass is 1.5 to 3.5 times as fast as grouped
-    products, and the backward pass up to three times slower for short sequences.
+    In float32 forward and backward pass take 0.6 to 0.8 of the time of grouped products. In bfloat16 it works at the
+    speed of float32 without AMX; with it the forward pass is 1.5 to 3.5 times as fast as grouped products, and the
+    backward pass up to three times slower for short sequences (docs/performance.md).
     """
     plain = options.get("softcap") is None and options.get("s_aux") is None
+    plain = (
+        plain and query.shape[-1] == value.shape[-1]
+    )  # torch would take a way of its own that keeps all scores
     dropout = training and options.get("dropout")
     if not plain or dropout or query.device.type != "cpu":
         return False

@@ -136,6 +136,7 @@ def _layout(config: RunConfig, options: PlanConfig, device: torch.device, dtype:
         rank=config.lora.rank,
         state_bytes=dtype.itemsize,
         attention=pick_attention(config.model.attention, device),
+        device=device.type,
         micro_batch=config.training.micro_batch,
         devices=options.devices,
         strategy=options.strategy,
@@ -224,6 +225,8 @@ def _notes(config: RunConfig, options: PlanConfig, shape: ModelShape, blocks: in
         "not in it",
         "time is the training steps': sampling, held-out measures, merging and evaluation come on top",
     ]
+    if config.lora.dropout:
+        notes.append("the noise that dropout reads, up to four times the largest input, is not in the memory")
     if options.devices > 1:
         notes.append("communication between devices is not in the time")
     if options.devices > max(config.training.batch_size, 1):

@@ -117,6 +117,7 @@ class StepSetup:
         devices: how many share the sequences of a step.
         strategy: what they share besides.
         first: first block with adapters.
+        device: kind of device, as torch names it.
     """
 
     rank: int
@@ -126,6 +127,7 @@ class StepSetup:
     devices: int = 1
     strategy: Strategy = "ddp"
     first: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -226,10 +228,9 @@ def _attention(shape: ModelShape, layout: StepSetup, length: int) -> float:
     """Bytes a token, the output included, which the block's `inputs` do not count."""
     queries, keys, weights = shape.query_width, shape.key_width, shape.heads * length
     size = layout.state_bytes
-    flash = (
-        layout.attention == GROUPED and size == FLOAT32
-    )  # but for windows and capped scores (models/packing.py)
-    if flash or layout.attention in ("flash_attention_2", VARLEN):
+    # but for windows shorter than the sequence and capped scores (models/packing.py)
+    flash_on_cpu = layout.attention == GROUPED and layout.device == "cpu" and size == FLOAT32
+    if flash_on_cpu or layout.attention in ("flash_attention_2", VARLEN):
         return size * (2 * queries + 2 * keys)
     if layout.attention == "sdpa":  # keys and values repeated for every query head
         return size * 4 * queries
