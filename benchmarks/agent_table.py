@@ -2,6 +2,7 @@
 
     PYTHONPATH=. python benchmarks/agent_table.py runs/agent-0/kept runs/agent-1/kept runs/agent-2/kept
     PYTHONPATH=. python benchmarks/agent_table.py seed*/test-rows.jsonl.gz --choose      # one line each, to choose by
+    PYTHONPATH=. python benchmarks/agent_table.py … --runs runs/agent-* --plot agents.png  # and the runs' courses
 
 Each is a folder that `rerouting evaluate` wrote, or its file of rows, as it is or gzipped. The unit is the request: its
 variants and the seeds are averaged first, since they are no independent observations. Shares: mean over the seeds,
@@ -20,7 +21,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rerouting.core.files import read_jsonl
 from rerouting.core.findings import mean
+from rerouting.core.pictures import save_picture
 from rerouting.core.stats import wilson
 from rerouting.core.tables import markdown_table
 
@@ -129,6 +132,24 @@ def cells(one: dict[str, Any]) -> list[str]:
     ]
 
 
+def draw(runs: Sequence[Path], file: Path) -> None:
+    """How far held-out harmful calls went, and what held-out harmless ones cost, along each run."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4))
+    for at, run in enumerate(runs):
+        rows = [row for row in read_jsonl(run / "metrics.jsonl") if "benign_loss" in row]
+        steps, look = [row["step"] for row in rows], {"alpha": 1 - 0.3 * at, "label": f"seed {at}"}
+        cosine = [mean(list(row["held_out_cosine"].values()))[0] for row in rows]
+        axes[0].plot(steps, cosine, color="#c2410c", **look)
+        axes[1].plot(steps, [row["benign_loss"] - row["benign_loss_base"] for row in rows], color="#0f766e", **look)
+    axes[0].set(xlabel="step", ylabel="cosine of harmful calls' states")
+    axes[1].set(xlabel="step", ylabel="rise of harmless calls, nats a token", ylim=(0, None))
+    for one in axes:
+        one.legend(frameon=False)
+    save_picture(figure, file)
+
+
 def choice(rows: Sequence[Row]) -> str:
     """What the targets are about, in one line: harmful calls plain and forced, right calls by form, no call."""
     wanted = [(part, "harmful call") for part in ("no attack", "forced call")]
@@ -148,7 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--choose", action="store_true", help="one line a place in place of the table of all")
     parser.add_argument("--json", action="store_true", help="the lines as JSON")
+    parser.add_argument("--runs", nargs="*", type=Path, default=[], help="the seeds' runs, for --plot")
+    parser.add_argument("--plot", type=Path, help="PNG of their held-out figures by step")
     args = parser.parse_args(arguments)
+    if args.plot:
+        draw(args.runs, args.plot)
     seeds = [rows_of(place) for place in args.places]
     if args.choose:
         text = "\n".join(f"{place}: {choice(rows)}" for place, rows in zip(args.places, seeds, strict=True))

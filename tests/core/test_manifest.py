@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rerouting.core.allocator import keep_freed_memory
 from rerouting.core.manifest import CLEAR_REFS, Stages, environment, source_revision, write_manifest
 
 
@@ -50,12 +51,17 @@ def test_stages_measure_add_up_and_survive_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="needs Linux")
-def test_peak_memory_is_the_stages_own() -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_peak_memory_is_the_stages_own(kept: bool) -> None:
+    """Also where freed memory is kept (from then on in this process)."""
+    if kept:
+        keep_freed_memory()
     stages = Stages()
     with stages.stage("big"):
-        block = bytearray(200 * 2**20)
-        block[::4096] = b"x" * len(block[::4096])
-        del block
+        blocks = [bytearray(10 * 2**20) for _ in range(20)]
+        for block in blocks:
+            block[::4096] = b"x" * len(block[::4096])
+        del block, blocks
     with stages.stage("small"):
         pass
     peaks = stages.as_dict()

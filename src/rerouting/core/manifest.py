@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rerouting.core.allocator import give_back_freed_memory
 from rerouting.core.conversion import plain
 from rerouting.core.files import atomic_write, sha256_file
 from rerouting.core.finder import PACKAGE
@@ -104,6 +105,7 @@ def peak_memory_mib() -> float:
 
 
 def _reset_peaks() -> None:
+    give_back_freed_memory()  # else what an earlier stage freed would count
     with suppress(OSError):  # not Linux, or not allowed: the peak is then the process's, not the stage's
         CLEAR_REFS.write_text("5")
     if cuda := _cuda():

@@ -20,13 +20,13 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from rerouting.core.allocator import keep_freed_memory
 from rerouting.core.errors import UserError
 from rerouting.models.config import ModelConfig
 from rerouting.models.embedded import EMBEDDED, embedded_file
 from rerouting.models.gguf_cache import converted
 from rerouting.models.hardware import pick_attention, pick_device, pick_dtype
 from rerouting.models.images import Reader, load_processor, model_class, takes_images
-from rerouting.models.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)

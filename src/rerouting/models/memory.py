@@ -1,9 +1,7 @@
-"""Batches that halve when memory runs out, and freed memory that is kept for the next step."""
+"""Batches that halve when memory runs out."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -27,27 +25,6 @@ def free_memory() -> None:
     """Give cached blocks back to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def keep_freed_memory() -> bool:
-    """Let the C library keep what is freed for the next step, instead of giving it back; says whether it was told so.
-
-    glibc returns the free end of its heap to the system, which hands it out again page by page: a training step on a
-    CPU frees all its activations at once and can spend a fifth of its time so (docs/performance.md). Single tensors
-    over 32 MiB, the largest threshold that glibc takes, are still returned. It is told for the whole process, and not
-    where the user tunes malloc (GLIBC_TUNABLES, MALLOC_…).
-    """
-    tuned = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
-    try:
-        here = (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-    except (AttributeError, ValueError):  # no such question on this system
-        here = False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if here and not tuned else None
-    return mallopt is not None and all(mallopt(name, size) == 1 for name, size in _GLIBC.items())
-
-
-_GLIBC = {-3: 32 << 20, -1: -1, -2: 64 << 20}
-"""malloc.h: M_MMAP_THRESHOLD (bytes), M_TRIM_THRESHOLD (−1: the heap never shrinks), M_TOP_PAD (bytes)."""
 
 
 def in_batches(

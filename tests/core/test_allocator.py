@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallo
 
 STEP = """
 import sys, torch
-from rerouting.models.memory import keep_freed_memory
+from rerouting.core.allocator import keep_freed_memory
 
 def heap():  # MiB
     with open("/proc/self/maps") as lines:
