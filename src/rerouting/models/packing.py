@@ -176,9 +176,8 @@ def _flash_pays(query: Tensor, value: Tensor, training: bool, options: dict[str,
     backward pass up to three times slower for short sequences (docs/performance.md).
     """
     plain = options.get("softcap") is None and options.get("s_aux") is None
-    plain = (
-        plain and query.shape[-1] == value.shape[-1]
-    )  # torch would take a way of its own that keeps all scores
+    # with values of another width torch would take a way of its own that keeps all scores
+    plain = plain and query.shape[-1] == value.shape[-1]
     dropout = training and options.get("dropout")
     if not plain or dropout or query.device.type != "cpu":
         return False
