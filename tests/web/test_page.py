@@ -188,6 +188,20 @@ def test_a_refused_message_is_given_back(browser, url):
     page.close()
 
 
+def test_a_message_waits_for_the_options(browser, url):
+    """Sent before the page knows them, it would ask for answers of no tokens."""
+    page = browser.new_page()
+    held = []
+    page.route("**/about", lambda route: held.append(route))
+    page.goto(url)
+    ask(page, "x" * 5000)
+    page.wait_for_timeout(300)
+    assert page.input_value("#max_new_tokens") == "" and not page.locator("#problem").is_visible()
+    held[0].continue_()
+    sync_api.expect(page.locator("#problem")).to_contain_text("start a new one")
+    page.close()
+
+
 def test_a_server_that_is_gone_is_said(browser, pair):
     page = browser.new_page()
     with serving(pair, STYLE) as url:

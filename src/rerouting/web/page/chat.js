@@ -13,6 +13,7 @@ const EXAMPLES = [
 
 let exchanges = [];
 let asked = 0;
+let ready = null; // until the options stand in their fields
 let writing = null; // the AbortController of the answer being written
 
 async function begin() {
@@ -45,6 +46,7 @@ async function send() {
 
 async function answered(turn, text, control) {
   follow(true);
+  await ready;
   const response = await fetch("answer", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -164,4 +166,4 @@ message.addEventListener("keydown", (event) => {
 });
 for (const field of [prefill, system]) field.addEventListener("input", showSet);
 showSet();
-begin().catch(() => problem("the server does not answer — is it still running?"));
+ready = begin().catch(() => problem("the server does not answer — is it still running?"));
