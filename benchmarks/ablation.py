@@ -23,8 +23,6 @@ QUICK = ["--recipe", "quickstart"]
 ANGLE = ["--losses.reroute", '{"name": "angle", "options": {"target_degrees": 50.0}}']
 AT_20 = ["--losses.target_depths", "null", "--losses.target_layers", "[20]"]
 DEFAULT = ["--recipe", "default"]
-MIDDLE = ["--losses.target_depths", "[0.54]", "--lora.first_depth", "0.2", "--training.learning_rate", "1.2e-3"]
-SLOW_RAMP = '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 34.0}'
 RAMP = '{"reroute": 1.0, "retain_from": 14.0, "retain_to": 80.0}'
 
 
@@ -38,6 +36,12 @@ def rounded(knee: float) -> list[str]:
     return ["--losses.retain", json.dumps({"name": "smooth", "options": {"knee": knee}})]
 
 
+MIDDLE = [
+    *("--losses.target_depths", "[0.54]", "--lora.first_depth", "0.2", "--training.learning_rate", "1.2e-3"),
+    *("--losses.schedule.options", '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 34.0}'),
+    *rounded(0.02),
+]
+"""What parted harmful function calls from their twins (recipe smollm2-agent)."""
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
@@ -53,8 +57,8 @@ VARIANTS: dict[str, list[str]] = {
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
     "default, weight 2": [*DEFAULT, "--losses.schedule.options", RAMP.replace("1.0", "2.0")],
     "default, rounded off": [*DEFAULT, *rounded(0.01)],
-    "default at the middle": [*DEFAULT, *MIDDLE, *rounded(0.02), "--losses.schedule.options", SLOW_RAMP],
-    "quickstart at the middle": [*QUICK, *MIDDLE, *rounded(0.02), "--losses.schedule.options", SLOW_RAMP],
+    "default at the middle": [*DEFAULT, *MIDDLE],
+    "quickstart at the middle": [*QUICK, *MIDDLE],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],

@@ -19,6 +19,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rerouting.core.files import read_jsonl
@@ -140,7 +141,7 @@ def draw(runs: Sequence[Path], file: Path) -> None:
     for at, run in enumerate(runs):
         rows = [row for row in read_jsonl(run / "metrics.jsonl") if "benign_loss" in row]
         steps, look = [row["step"] for row in rows], {"alpha": 1 - 0.3 * at, "label": f"seed {at}"}
-        cosine = [mean(list(row["held_out_cosine"].values()))[0] for row in rows]
+        cosine = [fmean(row["held_out_cosine"].values()) for row in rows]
         axes[0].plot(steps, cosine, color="#c2410c", **look)
         axes[1].plot(steps, [row["benign_loss"] - row["benign_loss_base"] for row in rows], color="#0f766e", **look)
     axes[0].set(xlabel="step", ylabel="cosine of harmful calls' states")
