@@ -58,10 +58,10 @@ class DataConfig:
     """Tokens kept of a retain chat, prompt and response together; null for all."""
     cut: Literal["middle", "end"] = "middle"
     """Where a prompt that is too long loses tokens; "end" (the authors') loses the assistant's header."""
-    mask: Literal["all", "response", "calls"] = "all"
-    """Tokens of the circuit-breaker set in the loss: prompt and response (the paper's), the response, or its function
-    calls alone."""
-    retain_mask: Literal["all", "response", "calls"] = "all"
+    mask: Literal["all", "turn", "response", "calls"] = "all"
+    """Tokens of the circuit-breaker set in the loss: prompt and response (the paper's), the assistant's turn (its header,
+    where a response is begun or not, and the response), the response, or its function calls alone."""
+    retain_mask: Literal["all", "turn", "response", "calls"] = "all"
     """Tokens of the retain set that count for the loss."""
     close: bool = True
     """End every whole response with the template's end-of-turn token (the authors' code leaves it open)."""

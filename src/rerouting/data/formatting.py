@@ -17,14 +17,15 @@ from rerouting.core.errors import UserError
 from rerouting.core.prompts import Prompt, followed_by, reader_of
 from rerouting.core.records import Chat, Tool
 from rerouting.data.call_parsing import parse_calls
-from rerouting.data.template import closing_ids
+from rerouting.data.template import closing_ids, header_length
 from rerouting.data.tool_template import response_text, tool_prompt_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MaskKind = Literal["all", "response", "prompt", "calls"]
-"""What counts: everything, the response and its end of turn, the prompt, or the response's function calls alone."""
+MaskKind = Literal["all", "turn", "response", "prompt", "calls"]
+"""What counts: everything, the assistant's turn with its header, the response and its end of turn, the prompt, or the
+response's function calls alone."""
 Cut = Literal["middle", "end"]
 
 
@@ -120,8 +121,10 @@ def tokenise(
         flags = (False,) * len(prompt) + _in_calls(text, tokenizer, chat.tools)
         selected = (flags + (False,) * (len(response) - written))[: len(ids)]
     else:
-        counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "response")
-        selected = (counts_prompt,) * n_prompt + (counts_response,) * (len(ids) - n_prompt)
+        counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "turn", "response")
+        header = min(header_length(tokenizer), n_prompt) if mask == "turn" else 0
+        flags = (counts_prompt,) * (n_prompt - header) + (True,) * header
+        selected = flags + (counts_response,) * (len(ids) - n_prompt)
     if chat.images:
         selected = _after_images(reader_of(tokenizer).after_images(prompt), ids, selected, chat)
     return Example(tuple(ids), n_prompt, selected, chat.id, chat.images)

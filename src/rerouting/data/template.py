@@ -53,6 +53,20 @@ def prompt_turns(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[
     return messages, text
 
 
+def header_length(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens of a prompt open the assistant's turn (`<|im_start|>assistant` …); at least 1, the last, at
+    which the response's first token is chosen.
+
+    Raises:
+        UserError: no chat template, or one that refuses a plain request.
+    """
+    request = Chat("header", (Message("user", "Hello"),))
+    messages, text = prompt_turns(request, tokenizer)
+    before = render(messages, tokenizer, generate=False)
+    header = text[len(before) :] if text.startswith(before) else ""
+    return max(1, len(tokenizer(header, add_special_tokens=False)["input_ids"]) if header else 0)
+
+
 def closing_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids that end an assistant's turn, up to and including the first added token (`<|im_end|>`,
     `</s>`, …).
