@@ -88,9 +88,37 @@ def test_masks_by_hand():
         "all": [True] * 22,
         "response": [False] * 18 + [True] * 4,
         "prompt": [True] * 18 + [False] * 4,
+        "turn": [False] * 17 + [True] * 5,  # no header of its own: the last token, where the answer begins
     }.items():
         example = tokenise(item, tokenizer, mask=mask)
         assert (len(example.ids), example.n_prompt, list(example.mask)) == (22, 18, expected)
+
+
+HEADERS = {
+    families.CHATML: "<|im_start|>assistant\n",
+    families.CHATML_WITHOUT_GENERATION_PROMPT: "<|im_start|>assistant\n",
+    families.LLAMA3: "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    families.MISTRAL: "]",
+    families.GEMMA: "<start_of_turn>model\n",
+    families.PHI3: "<|assistant|>\n",
+    families.LLAMA2: "]",
+}
+
+
+@pytest.mark.parametrize("template", HEADERS, ids=range(len(HEADERS)))
+def test_the_turn_is_its_header_and_the_response(template):
+    tokenizer = families.tiny(template)
+    example = tokenise(ASK, tokenizer, mask="turn")
+    chosen = [token for token, flag in zip(example.ids, example.mask, strict=True) if flag]
+    assert tokenizer.decode(chosen) == HEADERS[template] + TEXTS[template][1]
+    assert tokenizer.decode(example.ids).endswith(tokenizer.decode(chosen))
+
+
+def test_a_header_that_was_cut_away_does_not_count():
+    tokenizer = families.tiny(families.CHATML)
+    whole = tokenise(ASK, tokenizer, mask="turn")
+    cut = tokenise(ASK, tokenizer, mask="turn", max_total=whole.n_prompt - 2)
+    assert len(cut.ids) == whole.n_prompt - 2 and cut.mask == whole.mask[: len(cut.ids)]
 
 
 def test_truncation_of_prompt_response_and_both():

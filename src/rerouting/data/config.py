@@ -59,8 +59,8 @@ class DataConfig:
     cut: Literal["middle", "end"] = "middle"
     """Where a prompt that is too long loses tokens; "end" (the authors') loses the assistant's header."""
     mask: Literal["all", "turn", "response", "calls"] = "all"
-    """Tokens of the circuit-breaker set in the loss: prompt and response (the paper's), the assistant's turn (its header,
-    where a response is begun or not, and the response), the response, or its function calls alone."""
+    """Tokens of the circuit-breaker set in the loss: prompt and response (the paper's), the assistant's turn (its
+    header, where a response is begun or not, and the response), the response, or its function calls alone."""
     retain_mask: Literal["all", "turn", "response", "calls"] = "all"
     """Tokens of the retain set that count for the loss."""
     close: bool = True

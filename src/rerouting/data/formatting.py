@@ -122,9 +122,10 @@ def tokenise(
         selected = (flags + (False,) * (len(response) - written))[: len(ids)]
     else:
         counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "turn", "response")
-        header = min(header_length(tokenizer), n_prompt) if mask == "turn" else 0
-        flags = (counts_prompt,) * (n_prompt - header) + (True,) * header
-        selected = flags + (counts_response,) * (len(ids) - n_prompt)
+        header = len(prompt) - header_length(tokenizer) if mask == "turn" else n_prompt
+        selected = tuple(
+            counts_prompt or at >= header if at < n_prompt else counts_response for at in range(len(ids))
+        )
     if chat.images:
         selected = _after_images(reader_of(tokenizer).after_images(prompt), ids, selected, chat)
     return Example(tuple(ids), n_prompt, selected, chat.id, chat.images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from rerouting.core.errors import UserError
@@ -60,11 +61,11 @@ def header_length(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises:
         UserError: no chat template, or one that refuses a plain request.
     """
-    request = Chat("header", (Message("user", "Hello"),))
-    messages, text = prompt_turns(request, tokenizer)
-    before = render(messages, tokenizer, generate=False)
-    header = text[len(before) :] if text.startswith(before) else ""
-    return max(1, len(tokenizer(header, add_special_tokens=False)["input_ids"]) if header else 0)
+    messages, text = prompt_turns(Chat("header", (Message("user", "Hello"),)), tokenizer)
+    texts = text, render(messages, tokenizer, generate=False)
+    whole, before = (list(tokenizer(one, add_special_tokens=False)["input_ids"]) for one in texts)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(whole, before, strict=False)))
+    return max(1, len(whole) - shared)
 
 
 def closing_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
