@@ -42,6 +42,8 @@ MIDDLE = [
     *rounded(0.02),
 ]
 """What parted harmful function calls from their twins (recipe smollm2-agent)."""
+TURNS = ["--data.mask", "turn", "--data.retain_mask", "turn"]
+"""The assistant's header counts too: there the model decides how an answer begins."""
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
@@ -59,6 +61,7 @@ VARIANTS: dict[str, list[str]] = {
     "default, rounded off": [*DEFAULT, *rounded(0.01)],
     "default at the middle": [*DEFAULT, *MIDDLE],
     "quickstart at the middle": [*QUICK, *MIDDLE],
+    "quickstart at the middle, turns": [*QUICK, *MIDDLE, *TURNS],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],
