@@ -44,6 +44,7 @@ MIDDLE = [
 """What parted harmful function calls from their twins (recipe smollm2-agent)."""
 TURNS = ["--data.mask", "turn", "--data.retain_mask", "turn"]
 """The assistant's header counts too: there the model decides how an answer begins."""
+HELD = ["--losses.schedule.options", '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 80.0}']
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
@@ -62,6 +63,7 @@ VARIANTS: dict[str, list[str]] = {
     "default at the middle": [*DEFAULT, *MIDDLE],
     "quickstart at the middle": [*QUICK, *MIDDLE],
     "quickstart at the middle, turns": [*QUICK, *MIDDLE, *TURNS],
+    "quickstart at the middle, turns, held": [*QUICK, *MIDDLE, *TURNS, *HELD],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, "--losses.schedule.options", RAMP],
