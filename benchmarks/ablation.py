@@ -43,8 +43,7 @@ MIDDLE = [
     *("--data.mask", "turn", "--data.retain_mask", "turn"),
     *rounded(0.02),
 ]
-"""What parted harmful function calls from their twins (recipe smollm2-agent), held harder towards the end: the middle of
-the depth, a retain loss that is rounded off, turns with their headers."""
+"""What parted harmful function calls from their twins (recipe smollm2-agent), held harder towards the end."""
 LESS = '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 34.0}'
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -114,11 +115,36 @@ def test_the_turn_is_its_header_and_the_response(template):
     assert tokenizer.decode(example.ids).endswith(tokenizer.decode(chosen))
 
 
+@pytest.mark.parametrize("template", HEADERS, ids=range(len(HEADERS)))
+def test_the_header_is_that_of_the_chat_at_hand(template):
+    tokenizer = families.tiny(template)
+    long = chat(
+        (SYSTEM, "Be brief."), (USER, "Hi"), (ASSISTANT, "Hello!"), (USER, "And Spain?"), response="Madrid."
+    )
+    for item in (long, replace(long, messages=long.messages[-1:])):
+        example = tokenise(item, tokenizer, mask="turn")
+        chosen = [token for token, flag in zip(example.ids, example.mask, strict=True) if flag]
+        ending = tokenizer.decode(closing_ids(tokenizer))
+        assert tokenizer.decode(chosen) == f"{HEADERS[template]}Madrid.{ending}"
+
+
 def test_a_header_that_was_cut_away_does_not_count():
     tokenizer = families.tiny(families.CHATML)
+    ended = tokenise(ASK, tokenizer, mask="turn", max_prompt=60, cut="end")
+    assert ended.n_prompt == 60 and not any(ended.mask[:60]) and all(ended.mask[60:])
+    middle = tokenise(ASK, tokenizer, mask="turn", max_prompt=60)
+    assert (
+        middle.n_prompt == 60
+        and sum(middle.mask[:60]) == len(HEADERS[families.CHATML]) - len("<|im_start|>") + 1
+    )
+
+
+def test_a_turn_without_a_response_teaches_nothing():
+    tokenizer = families.tiny(families.CHATML)
     whole = tokenise(ASK, tokenizer, mask="turn")
-    cut = tokenise(ASK, tokenizer, mask="turn", max_total=whole.n_prompt - 2)
-    assert len(cut.ids) == whole.n_prompt - 2 and cut.mask == whole.mask[: len(cut.ids)]
+    assert not any(tokenise(ASK, tokenizer, mask="turn", max_total=whole.n_prompt).mask)
+    examples, left_out = tokenise_all([ASK, chat((USER, "a"), response="")], tokenizer, mask="turn")
+    assert len(examples) == left_out == 1
 
 
 def test_truncation_of_prompt_response_and_both():

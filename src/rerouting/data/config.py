@@ -62,7 +62,7 @@ class DataConfig:
     """Tokens of the circuit-breaker set in the loss: prompt and response (the paper's), the assistant's turn (its
     header, where a response is begun or not, and the response), the response, or its function calls alone."""
     retain_mask: Literal["all", "turn", "response", "calls"] = "all"
-    """Tokens of the retain set that count for the loss."""
+    """Tokens of the retain set that count for the loss; as `mask`."""
     close: bool = True
     """End every whole response with the template's end-of-turn token (the authors' code leaves it open)."""
     drop_request: float = 0.0

@@ -17,7 +17,7 @@ from rerouting.core.errors import UserError
 from rerouting.core.prompts import Prompt, followed_by, reader_of
 from rerouting.core.records import Chat, Tool
 from rerouting.data.call_parsing import parse_calls
-from rerouting.data.template import closing_ids, header_length
+from rerouting.data.template import closing_ids, header_ids
 from rerouting.data.tool_template import response_text, tool_prompt_text
 
 if TYPE_CHECKING:
@@ -122,13 +122,22 @@ def tokenise(
         selected = (flags + (False,) * (len(response) - written))[: len(ids)]
     else:
         counts_prompt, counts_response = mask in ("all", "prompt"), mask in ("all", "turn", "response")
-        header = len(prompt) - header_length(tokenizer) if mask == "turn" else n_prompt
-        selected = tuple(
-            counts_prompt or at >= header if at < n_prompt else counts_response for at in range(len(ids))
-        )
+        selected = (counts_prompt,) * n_prompt + (counts_response,) * (len(ids) - n_prompt)
+        if mask == "turn" and len(ids) > n_prompt:
+            selected = _with_header(selected, n_prompt, prompt, header_ids(chat, tokenizer))
     if chat.images:
         selected = _after_images(reader_of(tokenizer).after_images(prompt), ids, selected, chat)
     return Example(tuple(ids), n_prompt, selected, chat.id, chat.images)
+
+
+def _with_header(
+    selected: tuple[bool, ...], n_prompt: int, prompt: Sequence[int], header: Sequence[int]
+) -> tuple[bool, ...]:
+    """The mask with the prompt's last tokens, if they are the header: a prompt that lost its end has none."""
+    length = len(header)
+    if list(prompt[-length:]) != list(header):
+        return selected
+    return (*selected[: n_prompt - length], *(True,) * length, *selected[n_prompt:])
 
 
 def _after_images(end: int, ids: Sequence[int], selected: tuple[bool, ...], chat: Chat) -> tuple[bool, ...]:

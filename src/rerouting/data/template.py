@@ -54,18 +54,21 @@ def prompt_turns(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[
     return messages, text
 
 
-def header_length(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many tokens of a prompt open the assistant's turn (`<|im_start|>assistant` …); at least 1, the last, at
-    which the response's first token is chosen.
+def header_ids(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that open the assistant's answer to a chat (`<|im_start|>assistant` …), the last tokens of its prompt.
+
+    At the last of them the response's first token is chosen; where the template writes no header, that one alone.
 
     Raises:
-        UserError: no chat template, or one that refuses a plain request.
+        UserError: see `prompt_text`.
     """
-    messages, text = prompt_turns(Chat("header", (Message("user", "Hello"),)), tokenizer)
-    texts = text, render(messages, tokenizer, generate=False)
-    whole, before = (list(tokenizer(one, add_special_tokens=False)["input_ids"]) for one in texts)
+    messages, text = prompt_turns(chat, tokenizer)
+    texts = text, render(messages, tokenizer, False, chat.tools)
+    whole, before = (
+        list(tokenizer(one, add_special_tokens=False, verbose=False)["input_ids"]) for one in texts
+    )
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(whole, before, strict=False)))
-    return max(1, len(whole) - shared)
+    return whole[min(shared, len(whole) - 1) :]
 
 
 def closing_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -62,8 +62,9 @@ class Levers:
         )
         self._note("retain", "after_harm", data.retain_after_harm, count)
         # the harmful response before it is the other stream's business
+        mask = "response" if data.retain_mask == "all" else data.retain_mask
         return [
-            one if one is other else replace(one, meta={**one.meta, "mask": "response"})
+            one if one is other else replace(one, meta={**one.meta, "mask": mask})
             for one, other in zip(chats, before, strict=True)
         ]
 
