@@ -154,7 +154,9 @@ def test_contexts_and_turns_after_harm_are_seen_in_the_streams(recipe, tmp_path)
     assert 12 <= sum(longer) <= 18
     assert train(recipe, tmp_path / "turns", *options, "--data.retain_mask", "turn") == 0
     turns = read_jsonl(tmp_path / "turns" / "streams" / "retain.jsonl")
-    assert all(row["mask"][row["n_prompt"] - 1] and not row["mask"][0] for row in turns), "headers after harm too"
+    assert all(row["mask"][row["n_prompt"] - 1] and not row["mask"][0] for row in turns), (
+        "headers after harm too"
+    )
 
 
 def test_refusals_move_from_the_circuit_breaker_set_to_the_retain_set(recipe, tmp_path, monkeypatch, capsys):
