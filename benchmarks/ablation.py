@@ -43,14 +43,7 @@ MIDDLE = [
     *("--data.mask", "turn", "--data.retain_mask", "turn"),
     *rounded(0.02),
 ]
-"""What `default` has of its own beside the quickstart's recipe, and of smollm2-agent, which found it."""
-FOUR_FIFTHS = [
-    *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
-    *(RAMPS, '{"reroute": 3.0, "retain_from": 14.0, "retain_to": 80.0}'),
-    *("--data.mask", "response", "--data.retain_mask", "all"),
-    *("--losses.retain", '{"name": "relative"}'),
-]
-"""What `default` was before."""
+"""What parted harmful function calls from their twins (recipe smollm2-agent), held harder towards the end."""
 LESS = '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 34.0}'
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
@@ -67,7 +60,7 @@ VARIANTS: dict[str, list[str]] = {
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
     "default, weight 2": [*DEFAULT, RAMPS, RAMP.replace("1.0", "2.0")],
     "default, rounded off": [*DEFAULT, *rounded(0.01)],
-    "default at four fifths": [*DEFAULT, *FOUR_FIFTHS],
+    "default at the middle": [*DEFAULT, *MIDDLE],
     "quickstart at the middle": [*QUICK, *MIDDLE],
     "quickstart at the middle, held less": [*QUICK, *MIDDLE, RAMPS, LESS],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
