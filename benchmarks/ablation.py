@@ -36,15 +36,14 @@ def rounded(knee: float) -> list[str]:
     return ["--losses.retain", json.dumps({"name": "smooth", "options": {"knee": knee}})]
 
 
-RAMPS = "--losses.schedule.options"
+SCHEDULE = "--losses.schedule.options"
 MIDDLE = [
     *("--losses.target_depths", "[0.54]", "--lora.first_depth", "0.2", "--training.learning_rate", "1.2e-3"),
-    *(RAMPS, '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 80.0}'),
+    *(SCHEDULE, '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 80.0}'),
     *("--data.mask", "turn", "--data.retain_mask", "turn"),
     *rounded(0.02),
 ]
 """What parted harmful function calls from their twins (recipe smollm2-agent), held harder towards the end."""
-LESS = '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 34.0}'
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
@@ -58,14 +57,14 @@ VARIANTS: dict[str, list[str]] = {
     "quickstart": QUICK,
     "default": DEFAULT,
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
-    "default, weight 2": [*DEFAULT, RAMPS, RAMP.replace("1.0", "2.0")],
+    "default, weight 2": [*DEFAULT, SCHEDULE, RAMP.replace("1.0", "2.0")],
     "default, rounded off": [*DEFAULT, *rounded(0.01)],
     "default at the middle": [*DEFAULT, *MIDDLE],
     "quickstart at the middle": [*QUICK, *MIDDLE],
-    "quickstart at the middle, held less": [*QUICK, *MIDDLE, RAMPS, LESS],
+    "quickstart at the middle, held less": [*QUICK, *MIDDLE, "--losses.schedule.options.retain_to", "34.0"],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
-    "angle instead of the end": [*QUICK, *ANGLE, RAMPS, RAMP],
+    "angle instead of the end": [*QUICK, *ANGLE, SCHEDULE, RAMP],
     "place at layer 20": [*QUICK, *AT_20],
     "adapters everywhere": [*QUICK, "--lora.first_depth", "null"],
     "X-Boundary's loss": [*QUICK, *instead("boundary")],

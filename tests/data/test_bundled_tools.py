@@ -40,6 +40,9 @@ def test_there_are_enough_requests_of_each_kind_in_each_split():
 def test_ids_and_requests_are_unique_and_nothing_is_in_two_splits():
     assert len({one.id for one in EVERY}) == len(EVERY)
     assert len({normal(one.request) for one in EVERY}) == len(EVERY)
+    train = [one.request for one in EVERY if one.split == "train"]
+    for asked in [one for one in EVERY if one.kind == "harmful" and one.split == "test"]:
+        assert max(sentence_bleu(asked.request, other) for other in train) < 0.6, asked.request
 
 
 def test_what_is_trained_on_is_not_what_is_asked_later():
