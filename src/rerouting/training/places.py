@@ -33,8 +33,8 @@ from rerouting.training.states import mean_states
 if TYPE_CHECKING:
     from rerouting.training.loop import TrainingData
 
-MOST = 512
-"""Different examples that a place is measured on, the stream's first."""
+MOST = 128
+"""Different examples that a place is measured on, the stream's first: two degrees from the mean over 512 of them."""
 OPENING = 8
 """Tokens of a refusal that count as its beginning."""
 
