@@ -43,7 +43,14 @@ MIDDLE = [
     *("--data.mask", "turn", "--data.retain_mask", "turn"),
     *rounded(0.02),
 ]
-"""What parted harmful function calls from their twins (recipe smollm2-agent), held harder towards the end."""
+"""What `default` has of its own beside the quickstart; held harder towards the end than smollm2-agent, its source."""
+FOUR_FIFTHS = [
+    *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
+    *(SCHEDULE, '{"reroute": 3.0, "retain_from": 14.0, "retain_to": 80.0}'),
+    *("--data.mask", "response", "--data.retain_mask", "all"),
+    *("--losses.retain", '{"name": "relative"}'),
+]
+"""What `default` was before."""
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
@@ -57,12 +64,12 @@ VARIANTS: dict[str, list[str]] = {
     "quickstart": QUICK,
     "default": DEFAULT,
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
-    "default, weight 2": [*DEFAULT, SCHEDULE, RAMP.replace("1.0", "2.0")],
+    "default, twice the weight": [*DEFAULT, SCHEDULE, '{"reroute": 8.0, "retain_from": 22.0, "retain_to": 80.0}'],
     "default, rounded off": [*DEFAULT, *rounded(0.01)],
-    "default at the middle": [*DEFAULT, *MIDDLE],
+    "default at four fifths": [*DEFAULT, *FOUR_FIFTHS],
     "quickstart at the middle": [*QUICK, *MIDDLE],
     "quickstart at the middle, held less": [*QUICK, *MIDDLE, "--losses.schedule.options.retain_to", "34.0"],
-    "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0)],
+    "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0, length=0.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, SCHEDULE, RAMP],
     "place at layer 20": [*QUICK, *AT_20],

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from rerouting.core.config import load_config
+from benchmarks.ablation import VARIANTS
+from rerouting.core.config import dump_yaml, load_config
+from rerouting.core.recipes import recipe_path
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.kept_config import KeptConfig
 from rerouting.evaluation.select_config import SelectConfig
 from rerouting.pipeline.trial import Trial
+from rerouting.training.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -42,3 +45,13 @@ def test_every_trial_of_the_selection_is_a_run():
     runs = [Trial(values, 0).config(config) for values in grid(config.space)]
     assert len(runs) == 8 and len({str(run) for run in runs}) == 8
     assert {run.losses.schedule.options["retain_to"] for run in runs} == {20.0, 40.0}
+
+
+def test_no_two_variants_of_the_ablation_are_the_same_run():
+    """An option that a recipe has by now would make a row a copy of another."""
+    seen: dict[str, str] = {}
+    for name, (_, recipe, *overrides) in VARIANTS.items():
+        config = load_config(RunConfig, recipe_path(recipe), overrides)
+        text = dump_yaml(replace(config, description=""))
+        assert text not in seen, (name, seen[text])
+        seen[text] = name
