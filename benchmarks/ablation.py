@@ -66,6 +66,7 @@ VARIANTS: dict[str, list[str]] = {
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
     "default, twice the weight": [*DEFAULT, SCHEDULE, '{"reroute": 8.0, "retain_from": 22.0, "retain_to": 80.0}'],
     "default, rounded off": [*DEFAULT, *rounded(0.01)],
+    "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
     "default at four fifths": [*DEFAULT, *FOUR_FIFTHS],
     "quickstart at the middle": [*QUICK, *MIDDLE],
     "quickstart at the middle, held less": [*QUICK, *MIDDLE, "--losses.schedule.options.retain_to", "34.0"],
