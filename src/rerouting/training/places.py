@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rerouting.training.loop import TrainingData
 
 MOST = 128
-"""Different examples that a place is measured on, the stream's first: two degrees from the mean over 512 of them."""
+"""Different examples that a place is measured on, the stream's first. Of `end`, one token each, 128 are two degrees from 512."""
 OPENING = 8
 """Tokens of a refusal that count as its beginning."""
 
