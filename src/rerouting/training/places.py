@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rerouting.training.loop import TrainingData
 
 MOST = 128
-"""Different examples that a place is measured on, the stream's first. Of `end`, one token each, 128 are two degrees from 512."""
+"""Different examples that a place is measured on, the stream's first: 128 put `end` two degrees from where 512 do."""
 OPENING = 8
 """Tokens of a refusal that count as its beginning."""
 
