@@ -64,7 +64,7 @@ VARIANTS: dict[str, list[str]] = {
     "quickstart": QUICK,
     "default": DEFAULT,
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
-    "default, twice the weight": [*DEFAULT, SCHEDULE, '{"reroute": 8.0, "retain_from": 22.0, "retain_to": 80.0}'],
+    "default, twice the weight": [*DEFAULT, "--losses.schedule.options.reroute", "8.0"],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
