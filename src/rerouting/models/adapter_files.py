@@ -25,13 +25,16 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 
 
-def save_adapter(model: peft.PeftModel, folder: Path, base_model: str | Path | None = None) -> None:
+def save_adapter(
+    model: peft.PeftModel, folder: Path, base_model: str | Path | None = None, strength: float = 1.0
+) -> None:
     """Write the adapter so that `PeftModel.from_pretrained` reads it; whole or not at all.
 
     Args:
         model: model with adapters.
         folder: where to; an earlier adapter there is replaced.
         base_model: name or folder of the base model, for `base_model_name_or_path`; None keeps what is known.
+        strength: share of the adapter's effect that is written; the model itself stays as it is.
 
     Raises:
         UserError: the folder holds something else, or the disk is full.
@@ -41,13 +44,14 @@ def save_adapter(model: peft.PeftModel, folder: Path, base_model: str | Path | N
         config.base_model_name_or_path = str(base_model)
     state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
     tensors = {name: item.detach().cpu().contiguous() for name, item in state.items()}
-    inference, config.inference_mode = config.inference_mode, True
+    own = config.inference_mode, config.lora_alpha
+    config.inference_mode, config.lora_alpha = True, config.lora_alpha * strength
     try:
         with whole_folder(Path(folder), CONFIG) as work:
             save_file(tensors, work / WEIGHTS, metadata={"format": "pt"})
             config.save_pretrained(work)
     finally:
-        config.inference_mode = inference
+        config.inference_mode, config.lora_alpha = own
 
 
 def load_adapter(model: nn.Module, folder: Path, *, trainable: bool = False) -> peft.PeftModel:

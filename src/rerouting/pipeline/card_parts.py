@@ -89,7 +89,8 @@ def setup(config: RunConfig, found: Found) -> str:
     dtype = str(model.get("dtype", config.model.dtype)).removeprefix("torch.")
     start = f"block {lora.first_block}" if lora.first_depth is None else f"{lora.first_depth:g} of the depth"
     rank = f"LoRA rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
-    adapters = f"{rank}, in every linear layer from {start} to there"
+    weaker = "" if lora.strength == 1 else f", kept at {lora.strength:g} of their strength"
+    adapters = f"{rank}, in every linear layer from {start} to there{weaker}"
     parts = (config.losses.reroute, config.losses.retain, config.losses.schedule)
     steps = f"{optim.steps} of {optim.batch_size} harmful and {retain} retained sequences"
     rows = [

@@ -34,7 +34,7 @@ from rerouting.pipeline.made_of import own_files
 from rerouting.pipeline.places import load_places, save_places
 from rerouting.pipeline.prepare import Preparation
 from rerouting.pipeline.streams import load_streams, save_streams
-from rerouting.pipeline.target_layers import blocks_needed, check_layers, with_target_layers
+from rerouting.pipeline.target_layers import blocks_needed, check_layers, check_strength, with_target_layers
 from rerouting.training.config import RunConfig
 from rerouting.training.loop import TrainingData, train
 from rerouting.training.places import wanted
@@ -89,6 +89,7 @@ def execute(
     Raises:
         UserError: anything that the user can mend; what was already saved stays.
     """
+    check_strength(config.lora)
     given, config = config, with_target_layers(config)
     blocks = blocks_needed(config)
     processes = Processes.started(cpu=pick_device(config.model.device).type == "cpu")
@@ -163,7 +164,8 @@ def prepare_and_train(
         processes.agree(True)
         model = _trained(config, run, base, data, blocks, processes)
         on_hub = not (Path(config.model.name).exists() or config.model.name in EMBEDDED)
-        save_adapter(model, run.adapter, base_model=config.model.name if on_hub else base.base_model_path)
+        name = config.model.name if on_hub else base.base_model_path
+        save_adapter(model, run.adapter, base_model=name, strength=config.lora.strength)
         if processes.shards(config.training.shard):
             del model
             base = load(config.model)
