@@ -125,22 +125,32 @@ def run(*command: str) -> None:
 
 
 def at_another_strength(name: str, seed: str, out: Path) -> Path | None:
-    """A run that differs from this one in its strength alone, if one is there: its training need not be repeated."""
-    own = configuration(name)
+    """A finished run that differs from this one in its strength alone: its training need not be repeated."""
+    wanted = configuration(name)
     for other in VARIANTS:
-        found, folder = configuration(other), out / f"{other}-{seed}"
-        alike = replace(found, lora=replace(found.lora, strength=own.lora.strength), description=own.description)
-        if other != name and alike == own and (folder / "README.md").is_file():
+        folder = out / f"{other}-{seed}"
+        if other == name or not (folder / "README.md").is_file():
+            continue
+        found = load_config(RunConfig, folder / "config.yaml", [])
+        apart = found.lora.strength != wanted.lora.strength
+        if apart and comparable(found) == comparable(wanted):
             return folder
     return None
+
+
+def comparable(config: RunConfig) -> RunConfig:
+    """The configuration without its words, its strength, and what is the same in all rows."""
+    lora, sampling = replace(config.lora, strength=1.0), replace(config.sampling, seed=0)
+    return replace(config, lora=lora, sampling=sampling, seed=0, evaluation=RunConfig().evaluation, description="")
 
 
 def train(name: str, seed: str, out: Path) -> Path:
     """The run of a row; one that was stopped goes on."""
     folder = out / f"{name}-{seed}"
     trained = at_another_strength(name, seed, out)
-    if trained and not folder.exists():
-        run("rescale", str(trained), "--strength", str(configuration(name).lora.strength), "--out", str(folder))
+    if trained and not (folder / "checkpoints").exists():
+        if not (folder / "README.md").is_file():
+            run("rescale", str(trained), "--strength", str(configuration(name).lora.strength), "--out", str(folder))
     else:
         fixed = ["--seed", seed, "--sampling.seed", "0", "--evaluation.sets", "[]"]
         run("train", *VARIANTS[name], *fixed, "--out", str(folder))

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rerouting.cli.main import main
 from rerouting.core.files import sha256_file
@@ -64,10 +64,42 @@ def test_it_is_what_training_with_that_strength_leaves(recipe, trained, tmp_path
     assert files(trained) == before
 
 
-def test_strengths_are_of_what_was_trained_however_often_it_is_done(trained, tmp_path):
+def test_strengths_are_of_what_was_trained_to_the_last_bit_however_often_it_is_done(
+    trained, tmp_path, capsys
+):
+    alpha = adapter(trained)[0]
+    assert main(["rescale", str(trained), "--strength", "0.9", "--out", str(tmp_path / "once")]) == 0
+    assert (
+        main(["rescale", str(tmp_path / "once"), "--strength", "0.92", "--out", str(tmp_path / "twice")]) == 0
+    )
+    assert "from 0.9 to 0.92 of what was trained" in capsys.readouterr().err
+    assert adapter(tmp_path / "twice")[0] == alpha * 0.92
+    assert (
+        main(["rescale", str(tmp_path / "once"), "--strength", "0.9", "--out", str(tmp_path / "same")]) == 2
+    )
+    assert (
+        "at 0.9 of what was trained already" in capsys.readouterr().err and not (tmp_path / "same").exists()
+    )
+
+
+def test_another_training_or_base_is_not_mixed_in(trained, tmp_path, capsys):
+    other = shutil.copytree(trained, tmp_path / "other")
+    facts = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(
+        json.dumps(facts | {"model": facts["model"] | {"sha256": "of another"}})
+    )
+    assert main(["rescale", str(other), "--strength", "0.5", "--out", str(tmp_path / "x")]) == 2
+    assert "another base than was trained" in capsys.readouterr().err
+    assert not (tmp_path / "x" / "model").exists()
     assert main(["rescale", str(trained), "--strength", "0.5", "--out", str(tmp_path / "half")]) == 0
-    assert main(["rescale", str(tmp_path / "half"), "--strength", "2", "--out", str(tmp_path / "twice")]) == 0
-    assert adapter(tmp_path / "twice")[0] == 2 * adapter(trained)[0]
+    again = shutil.copytree(trained, tmp_path / "again")
+    weights = again / "adapter" / "adapter_model.safetensors"
+    tensors = {name: item + 1 for name, item in load_file(weights).items()}
+    save_file(tensors, weights)
+    facts["adapter"]["sha256"] = sha256_file(weights)
+    (again / "manifest.json").write_text(json.dumps(facts))
+    assert main(["rescale", str(again), "--strength", "0.5", "--out", str(tmp_path / "half")]) == 2
+    assert "was made of another training" in capsys.readouterr().err
 
 
 def test_a_copy_that_was_cut_short_goes_on(trained, tmp_path):
@@ -89,13 +121,17 @@ def test_a_strength_that_is_none_is_refused_and_nothing_is_written(trained, tmp_
 
 def test_folders_that_do_not_fit_are_refused(trained, recipe, tmp_path, capsys):
     assert main(["rescale", str(trained), "--strength", "0.5", "--out", str(trained)]) == 2
-    assert "over itself" in capsys.readouterr().err
+    assert "another configuration" in capsys.readouterr().err
     assert main(["rescale", str(tmp_path), "--strength", "0.5", "--out", str(tmp_path / "x")]) == 2
     assert "is not a run directory" in capsys.readouterr().err
     unfinished = shutil.copytree(trained, tmp_path / "unfinished")
     (unfinished / "README.md").unlink()
     assert main(["rescale", str(unfinished), "--strength", "0.5", "--out", str(tmp_path / "x")]) == 2
-    assert "finish it: rerouting train" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert "finish it, or train it again" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    (unfinished / "README.md").write_text("")
+    shutil.rmtree(unfinished / "streams")
+    assert main(["rescale", str(unfinished), "--strength", "0.5", "--out", str(tmp_path / "x")]) == 2
+    assert "streams is missing" in capsys.readouterr().err and not (tmp_path / "x").exists()
     other = shutil.copytree(trained, tmp_path / "other")
     assert main(["rescale", str(trained), "--strength", "0.5", "--out", str(other)]) == 2
     assert "another configuration" in capsys.readouterr().err and files(other) == files(trained)

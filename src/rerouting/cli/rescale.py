@@ -1,7 +1,8 @@
-"""Keep a trained adapter at another strength, as a run of its own: no training, the trade-off in minutes."""
+"""Keep another share of what a run trained, as a run of its own: another trade-off without training."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -14,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--strength",
         type=float,
         required=True,
-        help="Share of the adapter's effect to keep, of that which was trained: 0.9 costs less and trips less.",
+        help="Share of the adapter's effect to keep, of what was trained (also where RUN has a part of it already).",
     )
     parser.add_argument(
         "--out",
@@ -26,10 +27,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Take over, merge, evaluate what the recipe evaluates; say what comes next."""
+    from rerouting.cli._shown import show_table
     from rerouting.pipeline.rescale import rescale
 
     place = args.run if args.run.name not in ("", "..") else args.run.resolve()
     out = args.out or place.with_name(f"{place.name}-x{args.strength:g}")
-    rescale(args.run, out, args.strength)
-    print(f"the adapter at {args.strength:g} of its strength: {out}; what it costs: rerouting evaluate {out}")
+    summary = rescale(args.run, out, args.strength, _say)
+    if summary:
+        show_table(summary, str(out))
+    print(f"adapter and merged model: {out}; what it costs: rerouting evaluate {out}")
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ def load_adapter(model: nn.Module, folder: Path, *, trainable: bool = False) -> 
             if not bool(item.isfinite().all()):
                 raise UserError(f"{name} in {folder / WEIGHTS} holds NaN or infinite values", _AGAIN)
     return adapted
+
+
+def check_strength(strength: float) -> None:
+    """Refuse a strength that is no positive number.
+
+    Raises:
+        UserError: says so.
+    """
+    if not 0 < strength < inf:
+        raise UserError(
+            f"lora.strength is {strength}", "give a share above 0: 1 keeps what was trained, 0.9 less"
+        )
 
 
 @contextmanager

@@ -65,8 +65,8 @@ class LoraConfig:
     """Last decoder block with adapters, counted from 0; none: the one that outputs the top target layer."""
 
     strength: float = 1.0
-    """Share of the trained adapter that is saved, as the alpha that PEFT reads. Below 1, between the base model and the
-    trained one (after WiSE-FT, Wortsman et al. 2022), harmless text is back to what it was before harmful text is."""
+    """Share of the trained adapter that is saved: `lora_alpha` in its file is alpha times this. Below 1 the model lies
+    between the base and what was trained (WiSE-FT, Wortsman et al. 2022; docs/concepts.md has what that changes)."""
 
     init_b_std: float = 0.0
     """Standard deviation of the initial B matrices; at 0 (usual LoRA) both losses start stationary."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from rerouting.core.config import load_config
 from rerouting.core.conversion import plain
@@ -175,6 +178,22 @@ def stage_differences(recorded: Recorded, stage: str, facts: Mapping[str, Any]) 
         for name in ("target_layers", "devices")
     ]
     return weights + [one for one in found if one is not None]
+
+
+@contextlib.contextmanager
+def as_recorded(recorded: Recorded, tell: Callable[[str], None]) -> Iterator[None]:
+    """Work in the folder that the run was started from, with as many threads."""
+    threads, here = torch.get_num_threads(), Path.cwd()
+    if recorded.threads and recorded.threads != threads:
+        torch.set_num_threads(recorded.threads)
+        tell(f"threads: {threads} → {recorded.threads}, as recorded")
+    if recorded.place and recorded.place != here:
+        tell(f"relative paths start from {recorded.place}, as recorded")
+    try:
+        with contextlib.chdir(recorded.place or here):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _manifest(path: Path) -> tuple[dict[str, Any], list[Difference]]:

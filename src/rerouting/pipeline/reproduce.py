@@ -8,15 +8,12 @@ another day's versions; `cached` takes them from there.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write
@@ -27,6 +24,7 @@ from rerouting.pipeline.compared import bit_equal, compared
 from rerouting.pipeline.recorded import (
     Difference,
     Recorded,
+    as_recorded,
     data_differences,
     environment_differences,
     read_record,
@@ -74,7 +72,7 @@ def reproduce(
             tell(str(one))
         _refuse(found, anyway)
 
-    with _as_recorded(recorded, tell):
+    with as_recorded(recorded, tell):
         now = environment() | {"batching": batching(recorded.config)}
         met([*recorded.faults, *environment_differences(recorded, now), *data_differences(recorded)])
         cache = None if cached else CompletionCache(out / COMPLETIONS)
@@ -96,22 +94,6 @@ def _refuse(found: Sequence[Difference], anyway: bool) -> None:
             f"the run cannot be repeated as it was: {'; '.join(map(str, deciding))}",
             "put back what differs, or repeat it --anyway",
         )
-
-
-@contextlib.contextmanager
-def _as_recorded(recorded: Recorded, tell: Callable[[str], None]) -> Iterator[None]:
-    """Work in the folder that the run was started from, with as many threads."""
-    threads, here = torch.get_num_threads(), Path.cwd()
-    if recorded.threads and recorded.threads != threads:
-        torch.set_num_threads(recorded.threads)
-        tell(f"threads: {threads} → {recorded.threads}, as recorded")
-    if recorded.place and recorded.place != here:
-        tell(f"relative paths start from {recorded.place}, as recorded")
-    try:
-        with contextlib.chdir(recorded.place or here):
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _report(recorded: Recorded, out: RunDir, before: Sequence[Difference], cached: bool) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""A trained run at another strength, as a run of its own: what training with that `lora.strength` would have left."""
+"""A trained run at another strength, as a run of its own: adapter and model as training with that `lora.strength`."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,49 +14,74 @@ from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_folder, atomic_write
 from rerouting.core.manifest import write_manifest
 from rerouting.core.rundir import RunDir
-from rerouting.models.adapter_files import CONFIG, WEIGHTS
+from rerouting.models.adapter_files import CONFIG, WEIGHTS, check_strength
 from rerouting.models.folders import whole_folder
-from rerouting.pipeline.recorded import Recorded, read_record
+from rerouting.pipeline.recorded import Recorded, as_recorded, read_record, stage_differences
 from rerouting.pipeline.run import claim, execute
-from rerouting.pipeline.target_layers import check_strength
 
-AFTER_TRAINING = ("merge", "evaluate")
-"""Stages whose time and findings are not taken over."""
+TRAINING = ("prepare", "train")
+"""Stages whose time is taken over; the others are this run's own."""
 
 
-def rescale(run: Path, out: Path, strength: float) -> dict[str, Any]:
+def rescale(
+    run: Path, out: Path, strength: float, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Take over what was trained, weaken or strengthen it, merge, and evaluate where the recipe says so.
 
     Args:
         run: a finished run; read from and never written to.
         out: folder of the new run; one that was stopped goes on.
-        strength: share of the adapter's effect, of that which was trained.
+        strength: share of the adapter's effect, of that which was trained (not of that which `run` has).
+        tell: called with a line on what is done as recorded.
 
     Returns:
         What summary.json of the new run holds; empty if its recipe evaluates nothing.
 
     Raises:
-        UserError: no finished and undamaged run, a strength that is none, or a folder that holds another run.
+        UserError: no finished and undamaged run, a strength that is none or the run's own, another base model than was
+            trained, or a folder that holds another run.
     """
-    if run.resolve() == out.resolve():
-        raise UserError(f"{run} would be written over itself", "give another folder with --out")
-    trained = read_record(run)
-    if trained.faults:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("rescale runs in one process", "start it without accelerate launch")
+    check_strength(strength)
+    run, out = run.expanduser().resolve(), out.expanduser().resolve()
+    trained = _whole(run)
+    was = trained.config.lora.strength
+    if strength == was:
         raise UserError(
-            f"{run} cannot be taken over: {'; '.join(map(str, trained.faults))}",
-            f"finish it: rerouting train --config {run}/config.yaml --out {run}, or train it again",
+            f"{run} is at {was:g} of what was trained already", "give another --strength, or use it as it is"
         )
-    was = trained.config.lora
-    config = replace(trained.config, lora=replace(was, strength=strength))
-    check_strength(config.lora)
+    config = replace(trained.config, lora=replace(trained.config.lora, strength=strength))
     with RunDir.create(out) as own:
         claim(own, config)
         if not (own.adapter / CONFIG).is_file():
-            _take_over(trained, own, strength / was.strength)
-    return execute(config, out)
+            _take_over(trained, own, config.lora.alpha * strength)
+        elif read_record(out).facts["adapter"] != trained.facts["adapter"]:
+            raise UserError(f"{out} was made of another training", "name another folder with --out")
+    tell(f"from {was:g} to {strength:g} of what was trained")
+    with as_recorded(trained, tell):
+        return execute(config, out, watch=lambda stage, facts: _same_base(trained, stage, facts))
 
 
-def _take_over(trained: Recorded, own: RunDir, factor: float) -> None:
+def _whole(run: Path) -> Recorded:
+    """The record of a run that is finished, with all that is to be taken over."""
+    found = read_record(run)
+    needed = (found.run.streams, found.run.adapter / CONFIG, found.run.adapter / WEIGHTS)
+    faults = [*map(str, found.faults), *(f"{path} is missing" for path in needed if not path.exists())]
+    if faults:
+        raise UserError(f"{run} cannot be taken over: {'; '.join(faults)}", "finish it, or train it again")
+    return found
+
+
+def _same_base(trained: Recorded, stage: str, facts: dict[str, Any]) -> None:
+    deciding = [str(one) for one in stage_differences(trained, stage, facts) if one.decides]
+    if deciding:
+        raise UserError(
+            f"another base than was trained: {'; '.join(deciding)}", "put it back, or train again"
+        )
+
+
+def _take_over(trained: Recorded, own: RunDir, alpha: float) -> None:
     """What preparation and training left; the adapter comes last, for by it a run is known to be trained."""
     run, facts = trained.run, trained.facts
     with atomic_folder(own.streams) as work:
@@ -63,10 +90,11 @@ def _take_over(trained: Recorded, own: RunDir, factor: float) -> None:
         if getattr(run, name).is_file():
             atomic_write(getattr(own, name), getattr(run, name).read_bytes())
     kept = {name: one for name, one in facts.items() if name != "merge"}
-    kept["stages"] = {name: one for name, one in facts["stages"].items() if name not in AFTER_TRAINING}
-    write_manifest(own.manifest, **kept | {"rescaled_from": str(run.path.resolve())})
+    kept["stages"] = {name: one for name, one in facts["stages"].items() if name in TRAINING}
+    write_manifest(own.manifest, **kept | {"rescaled_from": str(run.path)})
     with whole_folder(own.adapter, CONFIG) as work:
         shutil.copyfile(run.adapter / WEIGHTS, work / WEIGHTS)
         adapter = json.loads((run.adapter / CONFIG).read_text(encoding="utf-8"))
-        adapter["lora_alpha"] *= factor
-        (work / CONFIG).write_text(json.dumps(adapter, indent=2, sort_keys=True), encoding="utf-8")
+        (work / CONFIG).write_text(
+            json.dumps(adapter | {"lora_alpha": alpha}, indent=2, sort_keys=True), "utf-8"
+        )

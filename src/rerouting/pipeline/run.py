@@ -18,7 +18,7 @@ from rerouting.core.files import atomic_write, sha256_file, write_jsonl
 from rerouting.core.manifest import Stages, environment, write_manifest
 from rerouting.core.rundir import RunDir
 from rerouting.data.cache import CompletionCache
-from rerouting.models.adapter_files import WEIGHTS
+from rerouting.models.adapter_files import WEIGHTS, check_strength
 from rerouting.models.config import ModelConfig
 from rerouting.models.digest import weights_digest
 from rerouting.models.embedded import EMBEDDED
@@ -34,7 +34,7 @@ from rerouting.pipeline.made_of import own_files
 from rerouting.pipeline.places import load_places, save_places
 from rerouting.pipeline.prepare import Preparation
 from rerouting.pipeline.streams import load_streams, save_streams
-from rerouting.pipeline.target_layers import blocks_needed, check_layers, check_strength, with_target_layers
+from rerouting.pipeline.target_layers import blocks_needed, check_layers, with_target_layers
 from rerouting.training.config import RunConfig
 from rerouting.training.loop import TrainingData, train
 from rerouting.training.places import wanted
@@ -89,7 +89,7 @@ def execute(
     Raises:
         UserError: anything that the user can mend; what was already saved stays.
     """
-    check_strength(config.lora)
+    check_strength(config.lora.strength)
     given, config = config, with_target_layers(config)
     blocks = blocks_needed(config)
     processes = Processes.started(cpu=pick_device(config.model.device).type == "cpu")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
 
 from torch import nn
 
 from rerouting.core.errors import UserError
-from rerouting.models.config import LoraConfig
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.shape import meta_model
 from rerouting.training.config import LossConfig, RunConfig
@@ -73,18 +71,6 @@ def check_depths(config: RunConfig) -> None:
             raise UserError(
                 f"lora.first_depth is {lora.first_depth}", "give a share of the depth from 0 to below 1"
             )
-
-
-def check_strength(lora: LoraConfig) -> None:
-    """Refuse a strength that is no positive number.
-
-    Raises:
-        UserError: says so.
-    """
-    if not 0 < lora.strength < inf:
-        raise UserError(
-            f"lora.strength is {lora.strength}", "give a share above 0: 1 keeps what was trained, 0.9 less"
-        )
 
 
 def blocks_needed(config: RunConfig) -> int:

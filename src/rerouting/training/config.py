@@ -82,7 +82,8 @@ class OptimConfig:
     max_benign_rise: float = 1.0
     """Stop when held-out benign loss is above the base model's by more than this (nats a token)."""
     max_final_benign_rise: float | None = None
-    """The same at the last step alone, for recipes that allow more on the way; null: max_benign_rise."""
+    """The same at the last step alone, for recipes that allow more on the way; null: max_benign_rise. Like all
+    that training measures, it is of the whole adapter, before `lora.strength`."""
 
     def what_counts(self) -> OptimConfig:
         """The same without what only memory and speed depend on, which a resumed run may change."""
