@@ -4,7 +4,8 @@
     python benchmarks/ablation.py --out runs/ablation --seeds 0 angle boundary bend orthogonal …
 
 Trains and evaluates what is not there yet, by the command line as a user would, then prints a Markdown table of all
-that is in the folder: means over seeds, with the range where there are several. The base's answers are shared.
+that is in the folder: means over seeds, with the range where there are several. The base's answers are shared. Rows that
+differ in strength alone share a training. After the prompts or the code have changed, name a new folder.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ QUICK = ["--recipe", "quickstart"]
 ANGLE = ["--losses.reroute", '{"name": "angle", "options": {"target_degrees": 50.0}}']
 AT_20 = ["--losses.target_depths", "null", "--losses.target_layers", "[20]"]
 DEFAULT = ["--recipe", "default"]
-WHOLE = ["--lora.strength", "1.0"]
 RAMP = '{"reroute": 1.0, "retain_from": 14.0, "retain_to": 80.0}'
 
 
@@ -42,6 +42,11 @@ def rounded(knee: float) -> list[str]:
     return ["--losses.retain", json.dumps({"name": "smooth", "options": {"knee": knee}})]
 
 
+def strength(share: float) -> list[str]:
+    """That share of what is trained."""
+    return ["--lora.strength", str(share)]
+
+
 SCHEDULE = "--losses.schedule.options"
 MIDDLE = [
     *("--losses.target_depths", "[0.54]", "--lora.first_depth", "0.2", "--training.learning_rate", "1.2e-3"),
@@ -49,7 +54,14 @@ MIDDLE = [
     *("--data.mask", "turn", "--data.retain_mask", "turn"),
     *rounded(0.02),
 ]
-"""As smollm2-agent, held harder towards the end; `default` was so for a while."""
+"""What `default` has of its own beside the quickstart; held harder towards the end than smollm2-agent, its source."""
+FOUR_FIFTHS = [
+    *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
+    *(SCHEDULE, '{"reroute": 3.0, "retain_from": 14.0, "retain_to": 80.0}'),
+    *("--data.mask", "response", "--data.retain_mask", "all"),
+    *("--losses.retain", '{"name": "relative"}'),
+]
+"""Where a tripped answer ends, at the price of borderline requests; a part of it costs less."""
 BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
@@ -62,14 +74,18 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "quickstart": QUICK,
     "default": DEFAULT,
-    "default, full strength": [*DEFAULT, *WHOLE],
-    "default, strength 0.92": [*DEFAULT, "--lora.strength", "0.92"],
-    "default, strength 0.85": [*DEFAULT, "--lora.strength", "0.85"],
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
-    "default, twice the weight": [*DEFAULT, "--losses.schedule.options.reroute", "6.0"],
-    "default, rounded off": [*DEFAULT, *rounded(0.02)],
-    "default at two thirds": [*DEFAULT, *MIDDLE, *WHOLE, "--losses.target_depths", "[0.67]"],
-    "default at the middle": [*DEFAULT, *MIDDLE, *WHOLE],
+    "default, twice the weight": [*DEFAULT, "--losses.schedule.options.reroute", "8.0"],
+    "default, rounded off less": [*DEFAULT, *rounded(0.01)],
+    "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
+    "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
+    "default, strength 0.9": [*DEFAULT, *strength(0.9)],
+    "default, strength 1.1": [*DEFAULT, *strength(1.1)],
+    "default at two thirds, strength 0.93": [*DEFAULT, "--losses.target_depths", "[0.67]", *strength(0.93)],
+    "default at four fifths": [*DEFAULT, *FOUR_FIFTHS],
+    "default at four fifths, strength 0.92": [*DEFAULT, *FOUR_FIFTHS, *strength(0.92)],
+    "default at four fifths, strength 0.9": [*DEFAULT, *FOUR_FIFTHS, *strength(0.9)],
+    "default at four fifths, strength 0.85": [*DEFAULT, *FOUR_FIFTHS, *strength(0.85)],
     "quickstart at the middle": [*QUICK, *MIDDLE],
     "quickstart at the middle, held less": [*QUICK, *MIDDLE, "--losses.schedule.options.retain_to", "34.0"],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0, length=0.0)],
