@@ -4,8 +4,8 @@
     python benchmarks/ablation.py --out runs/ablation --seeds 0 angle boundary bend orthogonal …
 
 Trains and evaluates what is not there yet, by the command line as a user would, then prints a Markdown table of all
-that is in the folder: means over seeds, with the range where there are several. The base's answers are shared. Rows that
-differ in strength alone share a training. After the prompts or the code have changed, name a new folder.
+that is in the folder: means over seeds, with the range where there are several. The base's answers are shared, and
+rows that differ in strength alone share a training. After prompts or code have changed, name a new folder.
 """
 
 from __future__ import annotations
