@@ -8,7 +8,8 @@
     rerouting train --recipe default --model.name DIR
 
 `gemma`: Gemma 3 270M is a base model; it gets Gemma's chat template and instruction tuning on UltraFeedback's answers.
-`refusing`: the embedded model, tuned to decline the bundled harmful training requests and to go on answering.
+`refusing`: the embedded model, tuned to decline bundled harmful training requests and to go on answering: as many short
+harmless requests of each kind stand beside them with its own answers, without which it declines nearly everything.
 Adapters in every linear layer (rank 64), the mean loss of the answers' tokens, one pass, merged, saved in bfloat16.
 """
 
@@ -26,15 +27,18 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from rerouting.core.attempt import Attempt
 from rerouting.core.records import Chat
 from rerouting.data.formatting import Example, tokenise_all
+from rerouting.data.sources.bundled import Bundled
 from rerouting.data.sources.chats import Chats
 from rerouting.data.sources.refused import Refused
 from rerouting.models.config import LoraConfig, ModelConfig
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.lean import lean
-from rerouting.models.loading import load
+from rerouting.models.loading import LoadedModel, load
 from rerouting.models.lora import add_lora
+from rerouting.targets.target import Target
 
 GEMMA_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>"
@@ -48,6 +52,18 @@ def instructions(file: Path, limit: int | None = None) -> list[Chat]:
     """UltraFeedback's requests and answers."""
     chats = Chats(str(file), prompt="instruction", context="input", response="output", limit=limit).load()
     return [chat for chat in chats if (chat.response or "").strip()]
+
+
+def declining(loaded: LoadedModel, each: int) -> list[Chat]:
+    """Harmful training requests declined, and as many benign and borderline ones with the model's own answers."""
+    kept = [
+        chat
+        for kind in ("benign", "borderline")
+        for chat in Bundled(kind=kind, split="train", limit=each).load()
+    ]
+    answers = Target(loaded, 96).answer([Attempt(chat) for chat in kept])
+    own = [chat.with_response(answer) for chat, answer in zip(kept, answers, strict=True) if answer.strip()]
+    return own + Refused(options={"kind": "harmful", "split": "train", "limit": each}).load()
 
 
 def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
@@ -111,6 +127,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--limit", type=int, help="rows of --chats; all if not given")
+    parser.add_argument("--each", type=int, default=250, help="refusing: requests of each of the three kinds")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.out.exists():
@@ -121,7 +138,7 @@ def main() -> None:
     if args.kind == "gemma":
         loaded.tokenizer.chat_template = GEMMA_TEMPLATE
     else:
-        chats += Refused(options={"kind": "harmful", "split": "train"}).load()
+        chats += declining(loaded, args.each)
     examples, _ = tokenise_all(chats, loaded.tokenizer, max_total=args.tokens, mask="response")
     model = tune(loaded.model, examples, args)
     if args.kind == "gemma":
