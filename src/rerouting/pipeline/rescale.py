@@ -56,7 +56,7 @@ def rescale(
         claim(own, config)
         if not (own.adapter / CONFIG).is_file():
             _take_over(trained, own, config.lora.alpha * strength)
-        elif read_record(out).facts["adapter"] != trained.facts["adapter"]:
+        elif read_record(out).facts.get("adapter") != trained.facts.get("adapter"):
             raise UserError(f"{out} was made of another training", "name another folder with --out")
     tell(f"from {was:g} to {strength:g} of what was trained")
     with as_recorded(trained, tell):
