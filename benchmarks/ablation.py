@@ -165,8 +165,7 @@ def train(name: str, seed: str, out: Path) -> Path:
     folder = out / f"{name}-{seed}"
     trained = at_another_strength(name, seed, out)
     if trained and not (folder / "checkpoints").exists():
-        if not (folder / "README.md").is_file():
-            run("rescale", str(trained), "--strength", str(configuration(name).lora.strength), "--out", str(folder))
+        run("rescale", str(trained), "--strength", str(configuration(name).lora.strength), "--out", str(folder))
     else:
         fixed = ["--seed", seed, "--sampling.seed", "0", "--evaluation.sets", "[]"]
         run("train", *VARIANTS[name], *fixed, "--out", str(folder))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rerouting.cli._console import console
+from rerouting.cli._console import beside, console, say
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,9 +35,8 @@ def run(args: Namespace) -> int:
 
     from rerouting.pipeline.reproduce import REPORT, reproduce
 
-    place = args.run if args.run.name not in ("", "..") else args.run.resolve()
-    out = args.out or place.with_name(f"{place.name}-again")
-    found = reproduce(args.run, out, anyway=args.anyway, cached=args.cached, tell=_say)
+    out = args.out or beside(args.run, "again")
+    found = reproduce(args.run, out, anyway=args.anyway, cached=args.cached, tell=say)
     if not found:  # not the main process
         return 0
     shown = Table("part", "same", "what was found", title=Text(f"{args.run}, repeated in {out}"))
@@ -50,7 +48,3 @@ def run(args: Namespace) -> int:
         print(f"differed before: {one['what']}: {one['recorded']} → {one['now']}")
     print(f"{'bit-equal' if found['bit_equal'] else 'not bit-equal'}; everything: {out}/{REPORT}")
     return 0 if found["bit_equal"] else 1
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

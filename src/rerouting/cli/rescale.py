@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+
+from rerouting.cli._console import beside, say
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,14 +31,9 @@ def run(args: Namespace) -> int:
     from rerouting.cli._shown import show_table
     from rerouting.pipeline.rescale import rescale
 
-    place = args.run if args.run.name not in ("", "..") else args.run.resolve()
-    out = args.out or place.with_name(f"{place.name}-x{args.strength:g}")
-    summary = rescale(args.run, out, args.strength, _say)
+    out = args.out or beside(args.run, f"x{args.strength:g}")
+    summary = rescale(args.run, out, args.strength, say)
     if summary:
         show_table(summary, str(out))
     print(f"adapter and merged model: {out}; what it costs: rerouting evaluate {out}")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

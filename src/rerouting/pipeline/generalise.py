@@ -9,7 +9,6 @@ Each row is an ordinary run in a folder of its own, which goes on where it stopp
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from rerouting.data.config import SourceConfig
 from rerouting.data.loading import chats_of
 from rerouting.pipeline.run import execute
 from rerouting.training.config import EvaluationConfig, EvaluationSet, RunConfig
+from rerouting.training.processes import refuse_several
 
 Row = dict[str, Any]
 HARMLESS = ("benign", "borderline")
@@ -41,8 +41,7 @@ def generalise(config: RunConfig, out: Path, limit: int | None) -> Row:
     Raises:
         UserError: harmful prompts without categories, or with one alone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("generalise runs in one process", "start it without accelerate launch")
+    refuse_several("generalise")
     sources = map(_whole, config.data.circuit_breaker)
     categories = sorted({chat.category for source in sources for chat in chats_of(source)})
     if len(categories) < 2 or "" in categories:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from rerouting.models.adapter_files import CONFIG, WEIGHTS, check_strength
 from rerouting.models.folders import whole_folder
 from rerouting.pipeline.recorded import Recorded, as_recorded, read_record, stage_differences
 from rerouting.pipeline.run import claim, execute
+from rerouting.training.processes import refuse_several
 
 TRAINING = ("prepare", "train")
 """Stages whose time is taken over; the others are this run's own."""
@@ -41,8 +41,7 @@ def rescale(
         UserError: no finished and undamaged run, a strength that is none or the run's own, another base model than was
             trained, or a folder that holds another run.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("rescale runs in one process", "start it without accelerate launch")
+    refuse_several("rescale")
     check_strength(strength)
     run, out = run.expanduser().resolve(), out.expanduser().resolve()
     trained = _whole(run)

@@ -9,6 +9,7 @@ checkpoints know nothing of the number of processes, and a run may go on with an
 from __future__ import annotations
 
 import atexit
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -133,6 +134,16 @@ class Processes:
         fully_shard(found.owner, ignored_params=outside | _trained(found.owner), **options)
         model.to(self.device)
         model.set_attn_implementation(pick_attention("auto", self.device))
+
+
+def refuse_several(verb: str) -> None:
+    """Refuse to be one of several processes.
+
+    Raises:
+        UserError: the launcher started more than one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{verb} runs in one process", "start it without accelerate launch")
 
 
 def leave_at_exit() -> None:
