@@ -47,6 +47,17 @@ def strength(share: float) -> list[str]:
     return ["--lora.strength", str(share)]
 
 
+def retained(kind: str, weight: float = 1.0, **limit: int) -> dict[str, Any]:
+    """Bundled training prompts of a kind, answered by the model itself."""
+    options = {"kind": kind, "split": "train", **limit}
+    return {"name": "bundled", "options": options, "weight": weight, "on_policy": True}
+
+
+def retaining(*sources: dict[str, Any]) -> list[str]:
+    """Another retain set."""
+    return ["--data.retain", json.dumps(sources)]
+
+
 SCHEDULE = "--losses.schedule.options"
 MIDDLE = [
     *("--losses.target_depths", "[0.54]", "--lora.first_depth", "0.2", "--training.learning_rate", "1.2e-3"),
@@ -62,16 +73,6 @@ FOUR_FIFTHS = [
     *("--losses.retain", '{"name": "relative"}'),
 ]
 """Where a tripped answer ends, at the price of borderline requests; a part of it costs less."""
-
-
-def everyday(kind: str, weight: float) -> dict[str, Any]:
-    """A source of `default`'s retain set with another weight."""
-    options = {"kind": kind, "split": "train"}
-    return {"name": "bundled", "options": options, "weight": weight, "on_policy": True}
-
-
-BENIGN = {"name": "bundled", "options": {"kind": "benign", "split": "train", "limit": 400}, "on_policy": True}
-RETAIN = ["--data.retain"]
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
     "paper, relative distance": [
@@ -85,7 +86,7 @@ VARIANTS: dict[str, list[str]] = {
     "default": DEFAULT,
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
     "default, twice the weight": [*DEFAULT, "--losses.schedule.options.reroute", "8.0"],
-    "default, borderline twice": [*DEFAULT, *RETAIN, json.dumps([everyday("benign", 1), everyday("borderline", 2)])],
+    "default, borderline twice": [*DEFAULT, *retaining(retained("benign"), retained("borderline", 2.0))],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
@@ -109,7 +110,7 @@ VARIANTS: dict[str, list[str]] = {
     "late starts": [*QUICK, "--data.late_start", "0.5"],
     "contexts": [*QUICK, "--data.contexts", "0.5", "--data.retain_contexts", "0.25"],
     "retain after harm": [*QUICK, "--data.retain_after_harm", "0.25"],
-    "no borderline prompts": [*QUICK, *RETAIN, json.dumps([BENIGN])],
+    "no borderline prompts": [*QUICK, *retaining(retained("benign", limit=400))],
 }
 
 
