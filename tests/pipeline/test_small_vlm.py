@@ -20,6 +20,7 @@ from rerouting.data.formatting import render_prompt
 from rerouting.data.loading import chats_of
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.kept_config import KeptConfig
+from rerouting.models import hardware
 from rerouting.models.config import ModelConfig
 from rerouting.models.generation import generate
 from rerouting.models.loading import load
@@ -60,6 +61,14 @@ def language(folder):
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_float32():
+    """Models are made in float32 also on a processor with bfloat16, where `auto` would round their weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "cpu_has_bf16", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
