@@ -1,4 +1,4 @@
-"""What the C library does with memory that is freed: kept for the next step, given back after a stage."""
+"""What stays in memory: freed memory is kept for the next step and given back after a stage; kernels are few."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from typing import Any
 
 _KEEP = {-3: 32 << 20, -1: -1, -2: 64 << 20}
 """malloc.h: M_MMAP_THRESHOLD (bytes), M_TRIM_THRESHOLD (−1: the heap never shrinks), M_TOP_PAD (bytes)."""
+
+KERNELS = 64
+"""Shapes of matrix products whose kernels are kept: more than the passes of a block have, far fewer than 1,024."""
+
+
+def keep_few_kernels() -> None:
+    """Bound what is kept of matrix products' kernels on a CPU, unless the environment says how many.
+
+    oneDNN compiles a kernel for every shape and keeps 1,024, and torch as many descriptions above it. Packed rows
+    hardly ever have the same number of tokens twice, and attention to a growing cache never, so that in bfloat16 a
+    training step left 50 MiB behind (docs/performance.md). Both read their limit with their first product, so what
+    comes after it changes nothing.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(KERNELS))
 
 
 def keep_freed_memory() -> bool:

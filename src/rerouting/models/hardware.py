@@ -15,28 +15,12 @@ from rerouting.models.packing import register
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-PRODUCTS_KEPT = 64
-"""Shapes of matrix products whose compiled kernels stay: more than a block's passes have, far from oneDNN's 1,024."""
-
-
-def bound_kernels() -> None:
-    """Keep the CPU's compiled matrix products few, unless the user's environment says how many.
-
-    oneDNN compiles one for each shape and keeps it, and so does torch above it. Packed rows hardly ever have the same
-    number of tokens twice, so that in bfloat16 every step left 50 MiB and more behind, none of it used again. Both
-    read their limit with their first product: later calls change nothing.
-    """
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, str(PRODUCTS_KEPT))
-
-
 def pick_device(wanted: str) -> torch.device:
     """Resolve a device name; `auto` is cuda when there is one (under `accelerate launch` the process's own), else cpu.
 
     Raises:
         UserError: no such device here.
     """
-    bound_kernels()
     if wanted == "auto":
         rank = os.environ.get("LOCAL_RANK", "")
         own = (

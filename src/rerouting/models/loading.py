@@ -20,7 +20,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
-from rerouting.core.allocator import keep_freed_memory
+from rerouting.core.allocator import keep_few_kernels, keep_freed_memory
 from rerouting.core.errors import UserError
 from rerouting.models.config import ModelConfig
 from rerouting.models.embedded import EMBEDDED, embedded_file
@@ -62,6 +62,7 @@ def load(config: ModelConfig) -> LoadedModel:
     dtype = pick_dtype(config.dtype, device)
     if device.type == "cpu":
         keep_freed_memory()
+        keep_few_kernels()
     with quiet():
         source = _resolve(config.name)
         model, tokenizer = _from_pretrained(config, source, dtype, device)
