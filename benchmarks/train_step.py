@@ -333,7 +333,7 @@ def _figure(rows: Sequence[dict[str, Any]], path: Path) -> str:
             axes.plot([row["tokens"] for row in own], [row[name] for row in own], mark + "-",
                       label=f"{name}, {size} + {size} sequences")  # fmt: skip
     axes.set(xlabel="real tokens in a step", ylabel="seconds", xlim=(0, None), ylim=(0, None))
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=150)
     return f", {path}"
 
