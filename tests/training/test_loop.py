@@ -223,6 +223,56 @@ def test_blocks_below_the_first_adapter_run_once(packed):
         assert value == pytest.approx(other, rel=1e-5, abs=1e-6)
 
 
+def with_beginning(chats):
+    return [replace(one, ids=(7, 8, 9, *one.ids), mask=(False,) * 3 + one.mask) for one in chats]
+
+
+def test_what_sequences_have_in_common_runs_once():
+    def gradients(once):
+        model = add_lora(FAMILIES["llama"](), LoraConfig(rank=4, init_b_std=0.05), 2, seed=0)
+        model.set_attn_implementation(register(torch.device("cpu")))
+        losses = replace(LOSSES, target_layers=(1, 3))
+        objective = Objective(
+            Trunk(model, 3), losses, pad_id=0, padded_length=16, micro_batch=4, packed=True, once=once
+        )
+        passed = []
+        model.get_base_model().model.layers[0].register_forward_hook(
+            lambda *call: passed.append(call[-1].shape[1])
+        )
+        chats = with_beginning(examples(6, 1))
+        rerouted = objective.reroute(chats, 1.0, 0, lambda loss: loss.backward())
+        held = objective.retain(chats, 1.0, lambda loss: loss.backward())
+        return adapter_parameters(model), sum(passed), rerouted, held
+
+    (ours, few, *found), (theirs, many, *expected) = gradients(True), gradients(False)
+    for name, item in theirs.items():
+        torch.testing.assert_close(ours[name].grad, item.grad, rtol=1e-4, atol=1e-6)
+    for own, other in zip(found, expected, strict=True):
+        assert own.loss == pytest.approx(other.loss, rel=1e-5)
+        assert (own.tokens, own.passed, own.padding) == (other.tokens, other.passed, 0)
+        assert own.common > 0 == other.common
+    assert many - few == 2 * sum(own.common for own in found), "reference and adapted pass"
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_with_dropout_nothing_runs_once_for_several(tmp_path, dropout):
+    """Each sequence draws noise of its own, as in the paper."""
+    model = add_lora(FAMILIES["llama"](), LoraConfig(rank=4, dropout=dropout, init_b_std=0.02), 1, seed=0)
+    model.set_attn_implementation(register(torch.device("cpu")))
+    rows = list(
+        run(
+            tmp_path,
+            data=replace(
+                DATA, circuit_breaker=with_beginning(DATA.circuit_breaker), retain=with_beginning(DATA.retain)
+            ),
+            model=model,
+            rows=True,
+        )
+    )
+    assert [row["padding"] for row in rows] == [0.0] * OPTIM.steps
+    assert all((row["common"] > 0.1) is (dropout == 0.0) for row in rows)
+
+
 def test_the_base_models_own_dropout_stays_off():
     base = FAMILIES["gpt2"]()
     own = [module for module in base.modules() if isinstance(module, torch.nn.Dropout)]

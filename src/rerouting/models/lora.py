@@ -126,6 +126,13 @@ def train_adapters(model: nn.Module, training: bool) -> None:
                 dropout.training = training
 
 
+def has_dropout(model: nn.Module) -> bool:
+    """Whether adapters drop inputs while they are trained."""
+    layers = (module for module in model.modules() if isinstance(module, LoraLayer))
+    each = (dropout for layer in layers for dropout in layer.lora_dropout.values())
+    return any(isinstance(dropout, nn.Dropout) and dropout.p > 0 for dropout in each)
+
+
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
     """Within this context the model is the base model.

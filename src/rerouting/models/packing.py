@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
 from rerouting.models.attention import grouped_attention
+from rerouting.models.common_beginnings import Common
 
 VARLEN, GROUPED = "rerouting_varlen", "rerouting_grouped"
 BLOCK = 256
@@ -45,6 +46,7 @@ class Layout:
         offsets: where each begins, and the end of the last, int32 (B + 1,).
         longest: the largest length.
         groups: numbers of neighbouring sequences that share a product where flash attention is not to be had.
+        common: beginnings that run once, where the row has them once; lengths and offsets are of whole sequences.
     """
 
     lengths: tuple[int, ...]
@@ -52,17 +54,31 @@ class Layout:
     offsets: Tensor
     longest: int
     groups: tuple[int, ...] = field(default=())
+    common: Common | None = None
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
+    def of(
+        cls, lengths: Sequence[int], device: torch.device | str = "cpu", common: Common | None = None
+    ) -> Layout:
         """The layout of sequences in the given order; sort them by length, and fewer products are needed."""
+        positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
         return cls(
             tuple(lengths),
-            torch.cat([torch.arange(length) for length in lengths])[None].to(device),
+            (positions if common is None else positions[common.first])[None],
             torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device),
             max(lengths),
             tuple(_groups(lengths)),
+            common,
         )
+
+    def rows(self, states: Tensor) -> Tensor:
+        """What attention sees: states of the row (1, H, N, D) at every place of whole sequences, (M, H, D)."""
+        own = states[0].transpose(0, 1)
+        return own if self.common is None else self.common.whole(own)
+
+    def mixed(self, states: Tensor) -> Tensor:
+        """What attention gives back: (M, H, D) to the row's (1, N, H, D)."""
+        return (states if self.common is None else self.common.once(states))[None]
 
 
 def register(device: torch.device) -> str:
@@ -88,7 +104,7 @@ def grouped(
     if packed is None:
         return grouped_attention(module, query, key, value, attention_mask, **kwargs)
     window = kwargs.pop("sliding_window", None)
-    rows = [states[0].transpose(0, 1) for states in (query, key, value)]
+    rows = [packed.rows(states) for states in (query, key, value)]
     mixed, first, start = [], 0, 0
     for count in packed.groups:
         lengths = packed.lengths[first : first + count]
@@ -97,7 +113,7 @@ def grouped(
         q, k, v = (places.padded(states[start:end]).transpose(1, 2) for states in rows)
         mixed.append(places.packed(_causal(module, q, k, v, window, kwargs)))
         first, start = first + count, end
-    return (mixed[0] if len(mixed) == 1 else torch.cat(mixed))[None], None
+    return packed.mixed(mixed[0] if len(mixed) == 1 else torch.cat(mixed)), None
 
 
 def varlen(
@@ -125,9 +141,9 @@ def varlen(
 
     window = kwargs.get("sliding_window")
     mixed = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
+        packed.rows(query),
+        packed.rows(key),
+        packed.rows(value),
         packed.offsets,
         packed.offsets,
         packed.longest,
@@ -137,7 +153,7 @@ def varlen(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(mixed, Tensor)
-    return mixed[None], None
+    return packed.mixed(mixed), None
 
 
 def _causal(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rerouting.core.errors import UserError
 from rerouting.core.prompts import ImageReader
+from rerouting.models.common_beginnings import Common
 from rerouting.models.images import body_of
 from rerouting.models.layers import block_of_layer, decoder_blocks, unwrapped
 from rerouting.models.packing import GROUPED, VARLEN, Layout
@@ -158,8 +159,8 @@ class Trunk(nn.Module):
     def packs(self, sequences: Sequence[Sequence[int]]) -> str:
         """Why these sequences cannot be packed with this model; "" if they can.
 
-        They are run packed and one by one. What differs by more than rounding has crossed a border: a family with a
-        recurrent state, say, or with attention of its own.
+        They are run packed, a common beginning once, and one by one. What differs by more than rounding has crossed a
+        border: a family with a recurrent state, say, or with attention of its own.
         """
         configs = {
             id(module.config): module.config for module in self.model.modules() if hasattr(module, "config")
@@ -171,9 +172,13 @@ class Trunk(nn.Module):
             return "the family takes no positions"
         device, top = next(self.parameters()).device, self.blocks
         ids = torch.tensor([token for sequence in sequences for token in sequence], device=device)
-        layout = Layout.of([len(sequence) for sequence in sequences], device)
+        common = Common.of(sequences, [[False] * len(sequence) for sequence in sequences], device)
+        layout = Layout.of([len(sequence) for sequence in sequences], device, common)
         try:
-            together = self(ids[None], None, [top], packed=layout)[top][0].split(layout.lengths)
+            states = self((ids if common is None else ids[common.first])[None], None, [top], packed=layout)[
+                top
+            ][0]
+            together = (states if common is None else states[common.sources]).split(layout.lengths)
         except (TypeError, RuntimeError, ValueError) as error:
             return f"{type(error).__name__}: {str(error).splitlines()[0]}"
         tolerance = 1e-3 if together[0].dtype is torch.float32 else 0.1

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rerouting.data.formatting import Example
+from rerouting.models.common_beginnings import Common
 from rerouting.models.packing import Layout
 
 
@@ -40,7 +41,14 @@ class Batch:
         rows, width = self.input_ids.shape
         lengths = torch.tensor(self.layout.lengths if self.layout else [width] * rows)
         each = torch.arange(len(lengths)).repeat_interleave(lengths).to(self.input_ids.device)
+        if self.layout and self.layout.common:
+            each = each[self.layout.common.first]
         return each if self.selected is None else each.index_select(0, self.selected)
+
+    @property
+    def common(self) -> int:
+        """Tokens that need not run, since other sequences have them too."""
+        return sum(self.layout.lengths) - self.input_ids.numel() if self.layout else 0
 
     def pick(self, states: Tensor) -> Tensor:
         """The selected tokens' states: (B, T, D) to (n, D)."""
@@ -55,6 +63,7 @@ def collate(
     packed: bool = False,
     device: torch.device | str = "cpu",
     reader: Any = None,
+    once: bool = False,
 ) -> Batch:
     """One batch of examples; `selected` are the tokens that count for the loss.
 
@@ -65,15 +74,21 @@ def collate(
         packed: one behind the other, instead of padded to the longest.
         device: where the tensors go; the borders of packed sequences are also kept on the host.
         reader: of the model's pictures; examples with pictures are padded, never packed.
+        once: packed sequences' common beginnings run once, as far as they do not count for the loss.
     """
     images = [image for example in examples for image in example.images]
     packed = packed and not images
     width = max(len(example.ids) for example in examples)
     rows = [list(example.ids) for example in examples]
     masks = [_mask(example, skip_first_token) for example in examples]
-    real = None
+    real = layout = None
     if packed:
+        common = Common.of(rows, masks, device) if once else None
+        layout = Layout.of([len(row) for row in rows], device, common)
         ids, flags = [[*chain.from_iterable(rows)]], [[*chain.from_iterable(masks)]]
+        if common is not None:
+            first = common.first.tolist()
+            ids, flags = [[ids[0][at] for at in first]], [[flags[0][at] for at in first]]
     else:
         ids = [row + [pad_id] * (width - len(row)) for row in rows]
         flags = [mask + [False] * (width - len(mask)) for mask in masks]
@@ -85,7 +100,7 @@ def collate(
         real,
         None if everything else selected.to(device),
         len(selected),
-        Layout.of([len(row) for row in rows], device) if packed else None,
+        layout,
         _media(rows, examples, images, width, device, reader) if images else None,
     )
 

@@ -30,6 +30,7 @@ from rerouting.models.lora import (
     adapter_parameters,
     check_trained,
     first_adapted,
+    has_dropout,
     train_adapters,
     without_adapters,
     without_gradient,
@@ -97,13 +98,15 @@ def train(
     processes.check(batch_size=optim.batch_size, retain_batch_size=retain_size)
     model.eval()
     trunk, parameters = Trunk(model, blocks, override), adapter_parameters(model)
+    packed = optim.pack and _packs(trunk, data, processes)
     objective = Objective(
         trunk,
         losses,
         pad_id=pad_id,
         padded_length=padded_length,
         micro_batch=optim.micro_batch,
-        packed=optim.pack and _packs(trunk, data, processes),
+        packed=packed,
+        once=packed and not has_dropout(model),
         shared=first_adapted(model, override),
         places=places,
     )
@@ -144,7 +147,7 @@ def train(
             weights.observe(retained)
             last = step == optim.steps
             row = _row(step, draw, rerouted, retained, losses, norm, began)
-            row |= work.done(draw, row["seconds"])
+            row |= work.done(draw, row["seconds"], (rerouted.common, retained.common))
             if step == 1 or step % optim.eval_every == 0 or last:
                 row |= held_out.measure()
             if step == 1 or step % optim.log_every == 0 or step % optim.eval_every == 0 or last:
@@ -262,6 +265,7 @@ def _row(
         "gradient_norm": norm,
         "tokens_per_second": (rerouted.passed + retained.passed) / seconds,
         "padding": (rerouted.padding + retained.padding) / (rerouted.passed + retained.passed),
+        "common": (rerouted.common + retained.common) / (rerouted.passed + retained.passed),
         "seconds": seconds,
         "peak_memory_mib": peak_memory_mib(),
     }

@@ -33,8 +33,9 @@ class Measures:
 
     Attributes:
         tokens: selected tokens, which the losses see.
-        passed: real tokens that went through the trunk.
+        passed: real tokens of the sequences.
         padding: positions of padding that went with them.
+        common: of the real tokens, those that ran with another sequence's.
         total: the loss, a sum over micro-batches.
         sums: per-layer sums (L,) by name.
     """
@@ -42,6 +43,7 @@ class Measures:
     tokens: int = 0
     passed: int = 0
     padding: int = 0
+    common: int = 0
     total: Tensor | float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
 
@@ -62,15 +64,14 @@ class Measures:
             add_up: replaces a tensor by its sum over all processes.
         """
         device = next(iter(self.sums.values())).device
-        counts = torch.tensor([self.tokens, self.passed, self.padding], dtype=torch.float32, device=device)
+        counted = [self.tokens, self.passed, self.padding, self.common]
+        counts = torch.tensor(counted, dtype=torch.float32, device=device)
         flat = torch.cat([counts, torch.as_tensor(self.total, device=device)[None], *self.sums.values()])
         add_up(flat)
         sizes = [len(one) for one in self.sums.values()]
-        head, *sums = torch.split(flat.cpu(), [4, *sizes])
-        tokens, passed, padding, total = head.tolist()
-        return Measures(
-            int(tokens), int(passed), int(padding), total, dict(zip(self.sums, sums, strict=True))
-        )
+        head, *sums = torch.split(flat.cpu(), [5, *sizes])
+        tokens, passed, padding, common = map(int, head[:-1].tolist())
+        return Measures(tokens, passed, padding, common, float(head[-1]), dict(zip(self.sums, sums, strict=True)))
 
     def mean(self, name: str) -> list[float]:
         """Mean over tokens for each layer."""
@@ -92,6 +93,8 @@ class Objective:
         padded_length: length to which the authors' code would pad (divisor of `over: padded`).
         micro_batch: sequences in one forward pass.
         packed: sequences one behind the other instead of padded; see `Trunk.packs`.
+        once: common beginnings of packed sequences run once (`models.common_beginnings`). With dropout they would share
+            its noise too.
         shared: blocks below the first adapter.
         places: mean states (L, D) of the base at the target layers, those that the rerouting loss needs.
 
@@ -108,13 +111,14 @@ class Objective:
         padded_length: int,
         micro_batch: int,
         packed: bool = False,
+        once: bool = False,
         shared: int = 0,
         places: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.trunk, self.config, self.pad_id = trunk, config, pad_id
         self.model: Any = trunk.model
         self.padded_length, self.micro_batch = padded_length, micro_batch
-        self.packed, self.shared = packed, shared
+        self.packed, self.once, self.shared = packed, once, shared
         self.device = next(trunk.parameters()).device
         self.reroute_loss = build("losses.reroute", config.reroute)
         self.by_sequence: bool = getattr(self.reroute_loss, "by_sequence", False)
@@ -201,12 +205,12 @@ class Objective:
     def _batches(self, examples: Sequence[Example]) -> tuple[list[Batch], Measures]:
         """Micro-batches on the trunk's device, and what they hold."""
         skip, groups = self.config.skip_first_token, micro_batches(examples, self.micro_batch)
-        batches = [
-            collate(group, self.pad_id, skip, self.packed, self.device, self.trunk.reader) for group in groups
-        ]
+        options = (self.pad_id, skip, self.packed, self.device, self.trunk.reader, self.once)
+        batches = [collate(group, *options) for group in groups]
         real = sum(len(example.ids) for example in examples)
-        positions = sum(batch.input_ids.numel() for batch in batches)
-        return batches, Measures(sum(batch.tokens for batch in batches), real, positions - real)
+        common = sum(batch.common for batch in batches)
+        positions = sum(batch.input_ids.numel() for batch in batches) + common
+        return batches, Measures(sum(batch.tokens for batch in batches), real, positions - real, common)
 
     def _above(self, layers: Sequence[int]) -> list[int]:
         """Layers that adapters can change."""
