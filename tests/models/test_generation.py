@@ -163,11 +163,11 @@ def test_pick_follows_the_distribution_and_widens_a_flat_nucleus():
 def test_memory_running_out_halves_the_batch(model, monkeypatch):
     real, sizes = generation._batch, []
 
-    def small(model, tokenizer, inputs, lengths, limit, sampler, criteria):
+    def small(model, tokenizer, inputs, lengths, *others):
         sizes.append(len(lengths))
         if len(lengths) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, tokenizer, inputs, lengths, limit, sampler, criteria)
+        return real(model, tokenizer, inputs, lengths, *others)
 
     monkeypatch.setattr(generation, "_batch", small)
     got = generate(model, Tokenizer(), PROMPTS, max_new_tokens=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from rerouting.core.errors import UserError
 from rerouting.core.prompts import images_of, reader_of, takes_pictures
 from rerouting.models.layers import unwrapped
 from rerouting.models.memory import halved
+from rerouting.models.prompt_cache import A_STEP, Beginning, common_beginning, goes_on, read_once, reads_ahead
 from rerouting.models.sampling import Sampler, uniform_numbers
 from rerouting.pictures.opening import named
 
@@ -89,10 +90,12 @@ def generate(
         read = reader_of(tokenizer).inputs(given, list(map(len, given)), images, width, left=True)
         return {"input_ids": ids, **read}
 
+    plain = watch is None and not takes_pictures(tokenizer) and reads_ahead(unwrapped(model))
+    on_cpu = next(model.parameters()).device.type == "cpu"  # elsewhere reading is nearly free beside writing
+    beginning = common_beginning(prompts, A_STEP * max_new_tokens if on_cpu else math.inf) if plain else None
     lengths = [len(prompt) for prompt in prompts]
-    return _continue(
-        model, tokenizer, lengths, keys, batch, max_new_tokens, sampling, token_budget, progress, watch
-    )
+    options = (max_new_tokens, sampling, token_budget, progress, watch, beginning)
+    return _continue(model, tokenizer, lengths, keys, batch, *options)
 
 
 def generate_from_embeddings(
@@ -150,6 +153,7 @@ def _continue(
     token_budget: int | None,
     progress: Callable[[int], None] | None,
     watch: Watch | None = None,
+    beginning: Beginning | None = None,
 ) -> list[list[int]]:
     """Answer prompts of any kind, longest first, in left-padded batches that halve when memory runs out.
 
@@ -164,15 +168,18 @@ def _continue(
         token_budget: most positions in a batch; None for the device's default.
         progress: called with the number of prompts just answered.
         watch: may stop answers.
+        beginning: what some prompts begin with; they have batches of their own, which read it once.
     """
+    alike = beginning.rows if beginning else frozenset()
     uniforms = uniform_numbers(keys, sampling.seed, limit) if sampling.do_sample else None
     budget = token_budget or (8192 if next(model.parameters()).device.type == "cpu" else 65536)
-    waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    waiting = sorted(range(len(lengths)), key=lambda index: (index not in alike, -lengths[index]))
     answers: dict[int, list[int]] = {}
     with torch.inference_mode(), _evaluating(model):
         while waiting:
-            width = lengths[waiting[0]]
+            width, read = lengths[waiting[0]], beginning.tokens if beginning and waiting[0] in alike else ()
             rows = waiting[: max(1, budget // (width + limit))]
+            rows = [row for row in rows if (row in alike) == bool(read)]
             sampler = None
             if uniforms is not None:
                 sampler = Sampler(uniforms[rows], sampling.temperature, sampling.top_p)
@@ -180,7 +187,7 @@ def _continue(
                 inputs = batch(rows, width)
                 criteria = watch.batch(rows, width) if watch else None
                 sizes = [lengths[row] for row in rows]
-                new = _batch(model, tokenizer, inputs, sizes, limit, sampler, criteria)
+                new = _batch(model, tokenizer, inputs, sizes, limit, sampler, criteria, read)
             except RuntimeError as error:
                 budget = halved(error, len(rows)) * (width + limit)
                 continue
@@ -199,6 +206,7 @@ def _batch(
     limit: int,
     sampler: Sampler | None,
     criteria: StoppingCriteria | None = None,
+    beginning: Sequence[int] = (),
 ) -> list[list[int]]:
     """Answer the prompts of one left-padded batch; after every stretch, rows that have ended leave it."""
     device = next(model.parameters()).device
@@ -207,10 +215,15 @@ def _batch(
     for row, length in enumerate(lengths):
         mask[row, width - length :] = 1
     ends = end_tokens(model)
-    given = {name: tensor.to(device) for name, tensor in inputs.items()} | {"attention_mask": mask.to(device)}
+    given: dict[str, Any] = {name: tensor.to(device) for name, tensor in inputs.items()}
+    given["attention_mask"] = mask.to(device)
+    if beginning:
+        given = read_once(
+            model, beginning, given["input_ids"], given["attention_mask"], tokenizer.pad_token_id
+        )
     start = width if "input_ids" in inputs else 0  # from embeddings, only the new tokens come back
     leaving = inputs.keys() == {"input_ids"} and criteria is None and not takes_pictures(tokenizer)
-    leaving = leaving and _goes_on(unwrapped(model))
+    leaving = leaving and goes_on(unwrapped(model))
     rows, answers, done = list(range(len(lengths))), dict[int, list[int]](), 0
     while rows:
         stretch = min(STRETCH, limit - done) if leaving else limit
@@ -234,20 +247,6 @@ def _batch(
             given = _without_others(output, left, given["attention_mask"], sampler)
         rows = [rows[at] for at in left]
     return [answers[row] for row in range(len(lengths))]
-
-
-def _goes_on(model: Any) -> bool:
-    """Whether a model can go on with some rows of a batch, in another call, as if there had been one."""
-    given = model.generation_config
-    if given.use_cache is False or given.cache_implementation not in (None, "dynamic", "hybrid"):
-        return False
-    if given.min_new_tokens is not None or given.forced_eos_token_id is not None:  # both count by the call
-        return False
-    if not model._supports_default_dynamic_cache():
-        return False
-    # by exact type: hybrid layers are DynamicLayers with further states, which no selection of rows reaches
-    layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
-    return {type(layer) for layer in layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def _without_others(output: Any, left: list[int], mask: Tensor, sampler: Sampler | None) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Measures:
         sizes = [len(one) for one in self.sums.values()]
         head, *sums = torch.split(flat.cpu(), [5, *sizes])
         tokens, passed, padding, common = map(int, head[:-1].tolist())
-        return Measures(tokens, passed, padding, common, float(head[-1]), dict(zip(self.sums, sums, strict=True)))
+        return Measures(
+            tokens, passed, padding, common, float(head[-1]), dict(zip(self.sums, sums, strict=True))
+        )
 
     def mean(self, name: str) -> list[float]:
         """Mean over tokens for each layer."""

@@ -94,6 +94,7 @@ def _rates(rows: Sequence[Node]) -> list[tuple[str, str]]:
         ("tokens_per_second", "training, tokens a second"),
         ("seconds", "training, seconds a step"),
         ("padding", "training, share of padding"),
+        ("common", "training, share of tokens that ran with another sequence's"),
     ):
         values, _ = sound(rows, lambda row, key=key: row.maybe_number(key))  # type: ignore[misc]
         known = [value for value in values if value is not None]
