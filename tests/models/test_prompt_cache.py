@@ -92,3 +92,18 @@ def test_windows_and_biases_by_distance_read_whole():
     bloom = transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)
     assert not reads_ahead(transformers.BloomForCausalLM(bloom))
     assert reads_ahead(FAMILIES["llama"]())
+
+
+def test_hooks_see_whole_prompts():
+    """An attack on hidden states knows a prompt by its tokens."""
+    model = FAMILIES["llama"]()
+    with model.register_forward_pre_hook(lambda *_: None):
+        assert reads_ahead(model), "counts what goes in"
+    seen = []
+    handle = model.model.layers[0].register_forward_hook(
+        lambda module, args, output: seen.append(args[0].shape[:2])
+    )
+    assert not reads_ahead(model)
+    generate(model, Tokenizer(), ALIKE, max_new_tokens=2)
+    handle.remove()
+    assert seen[0] == (4, 14) and reads_ahead(model)

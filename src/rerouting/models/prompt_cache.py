@@ -72,7 +72,13 @@ def goes_on(model: Any) -> bool:
 
 
 def reads_ahead(model: Any) -> bool:
-    """Whether it can have padding behind a beginning: attention without windows, positions that are given."""
+    """Whether it can have padding behind a beginning: attention without windows, positions that are given.
+
+    Not while hooks look at what passes, or change it: they expect whole prompts.
+    """
+    inner = (module for module in model.modules() if module is not model)
+    if any(module._forward_hooks or module._forward_pre_hooks for module in inner):
+        return False
     given = "position_ids" in inspect.signature(model.forward).parameters
     return given and goes_on(model) and _layers(model) == {DynamicLayer}
 
