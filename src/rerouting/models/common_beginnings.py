@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rerouting.models.moved_rows import moved
+
 WORTHWHILE = 0.05
 """Share of the tokens that must be common: below it, putting them back costs more than they do."""
 
@@ -26,11 +28,13 @@ class Common:
         sources: the token, (M,).
         first: each token's first place, ascending, (N,).
         again: the other places, (M − N,).
+        back: the token at first places, and N at others, (M,).
     """
 
     sources: Tensor
     first: Tensor
     again: Tensor
+    back: Tensor
 
     @classmethod
     def of(
@@ -46,10 +50,11 @@ class Common:
         sources, first = _numbered(rows, counts)
         if len(sources) - len(first) < WORTHWHILE * len(sources):
             return None
-        places = torch.tensor(first)
+        tokens, places = torch.tensor(sources), torch.tensor(first)
         others = torch.ones(len(sources), dtype=torch.bool).index_fill_(0, places, False)
         again = others.nonzero().flatten()
-        return cls(torch.tensor(sources).to(device), places.to(device), again.to(device))
+        back = tokens.index_fill(0, again, len(first))
+        return cls(*(item.to(device) for item in (tokens, places, again, back)))
 
     def whole(self, states: Tensor) -> Tensor:
         """States of the tokens that run, (N, H, D), at every place of whole sequences: (M, H, D)."""
@@ -58,8 +63,7 @@ class Common:
 
     def once(self, states: Tensor) -> Tensor:
         """States at every place, (M, H, D), of the tokens that run: (N, H, D)."""
-        found: Tensor = _Once.apply(states.flatten(1), self)  # type: ignore[no-untyped-call]
-        return found.view(-1, *states.shape[1:])
+        return moved(states.flatten(1), self.first, self.back).view(-1, *states.shape[1:])
 
 
 def _numbered(rows: Sequence[Sequence[int]], counts: Sequence[Sequence[bool]]) -> tuple[list[int], list[int]]:
@@ -95,18 +99,3 @@ class _Whole(torch.autograd.Function):
         total = grad.index_select(0, common.first).float()
         total.index_add_(0, common.sources[common.again], grad.index_select(0, common.again).float())
         return total.to(grad.dtype), None
-
-
-class _Once(torch.autograd.Function):
-    """The first place's rows; nothing comes back to the others."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, common: Common) -> Tensor:
-        ctx.common = common
-        return rows.index_select(0, common.first)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        common = ctx.common
-        whole = grad.new_zeros(len(common.sources), grad.shape[1])
-        return whole.index_copy_(0, common.first, grad), None

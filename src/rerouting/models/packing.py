@@ -26,6 +26,7 @@ from transformers.masking_utils import eager_mask
 
 from rerouting.models.attention import grouped_attention
 from rerouting.models.common_beginnings import Common
+from rerouting.models.moved_rows import moved
 
 VARLEN, GROUPED = "rerouting_varlen", "rerouting_grouped"
 BLOCK = 256
@@ -238,36 +239,16 @@ class _Places:
         """(N, H, D) to (B, T, H, D), zeros where there is no token."""
         if self.targets is None:
             return states.reshape(self.count, self.longest, *states.shape[1:])
-        moved: Tensor = _Moved.apply(states.flatten(1), self.sources, self.targets)  # type: ignore[no-untyped-call]
-        return moved.view(self.count, self.longest, *states.shape[1:])
+        return moved(states.flatten(1), self.sources, self.targets).view(
+            self.count, self.longest, *states.shape[1:]
+        )
 
     def packed(self, states: Tensor) -> Tensor:
         """(B, T, H, D) to (N, H, D)."""
         flat = states.flatten(0, 1)
         if self.targets is None:
             return flat
-        moved: Tensor = _Moved.apply(flat.flatten(1), self.targets, self.sources)  # type: ignore[no-untyped-call]
-        return moved.view(-1, *states.shape[2:])
-
-
-class _Moved(torch.autograd.Function):
-    """Rows taken by number, zeros for the number after the last; back the same way, without adding anything up."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(targets)
-        return _taken(rows, sources)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (targets,) = ctx.saved_tensors
-        return _taken(grad, targets), None, None
-
-
-def _taken(rows: Tensor, numbers: Tensor) -> Tensor:
-    if len(numbers) > len(rows):  # there are places without a token
-        rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-    return rows.index_select(0, numbers)
+        return moved(flat.flatten(1), self.targets, self.sources).view(-1, *states.shape[2:])
 
 
 @lru_cache(maxsize=512)
