@@ -13,7 +13,9 @@ from rerouting.core.errors import UserError
 from rerouting.core.finder import available, find
 from rerouting.core.records import Chat, Message
 from rerouting.data.config import SourceConfig
+from rerouting.data.fact_answers import fact_answers
 from rerouting.data.formatting import render_prompt
+from rerouting.data.loading import chats_of
 from rerouting.evaluation.judging import label_of
 from rerouting.measures._surety import surety
 from rerouting.measures.carry_over import CarryOver
@@ -151,6 +153,7 @@ def test_what_counts_as_the_same_fact():
     assert as_before("The capital of France is Paris.", "Paris is the capital of France! It is big.")
     assert not as_before("The capital of France is Paris.", "The capital of France is Lyon.")
     assert not as_before("It is 42.", "It is 24.")
+    assert as_before("It is 42.", "It is 42.0.") and not as_before("It is 42.", "It is 42.5.")
     assert as_before("a breadbaker makes bread", "a breadbaker makes the bread")
     assert not as_before("a breadbaker makes bread", "we do not know")
     assert as_before("", "anything")  # the base said nothing that could be lost
@@ -185,6 +188,23 @@ def test_facts_by_category_and_by_what_the_base_is_sure_of(tmp_path, monkeypatch
         "chats/facts": (2, 1.0),
     }
     assert figures(sure=0.3)["sure"] == (2, 0.5)
+
+
+def test_facts_are_right_or_wrong_where_the_answer_is_known(monkeypatch):
+    monkeypatch.setattr("rerouting.measures.facts.surety", lambda *_: 0.0)
+    source = SourceConfig("bundled", {"kind": "benign", "split": "test", "categories": ["facts"]})
+    asked = {chat.request: chat.id for chat in chats_of(source)}
+
+    def with_keys(request):
+        return "It is so. " + fact_answers().get(asked[request], ("nothing",))[0]
+
+    base = Scripted(lambda chat: with_keys(chat.request))
+    rerouted = Scripted(lambda chat: "I see. And then. " + with_keys(chat.request))  # said too late
+    measured = Facts(source).measure(base, rerouted, AIDS)
+    (right,) = (one for one in measured.findings if one.name == "right" and not one.part)
+    assert 100 < right.n < len(asked) and (right.base, right.rerouted) == (1.0, 0.0)
+    unknown = [row for row in measured.rows if "base_right" not in row]
+    assert len(unknown) == len(asked) - right.n
 
 
 def test_surety_is_the_smallest_lead_of_the_words_asked_for():
