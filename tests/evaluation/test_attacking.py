@@ -172,7 +172,7 @@ def test_memory_running_out_while_judging_halves_the_batch(loaded, tmp_path, mon
     sizes, forward = [], loaded.model.forward
 
     def small(*args, **kwargs):
-        sizes.append(kwargs["input_ids"].shape[0])
+        sizes.append(len(kwargs["packed"].lengths if "packed" in kwargs else kwargs["input_ids"]))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(*args, **kwargs)

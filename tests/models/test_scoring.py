@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from rerouting.models import packed_scoring, scoring
+from rerouting.models.packed_scoring import packs
+from rerouting.models.packing import register
 from rerouting.models.scoring import Said, answer_nll, response_nll
 from tests.models.tiny import FAMILIES
 
@@ -42,3 +45,52 @@ def test_the_end_does_not_change_the_answers_own_tokens(model):
 
 def test_a_model_that_names_no_end_measures_none(model):
     assert [end for _, end in answer_nll(model, SAID, ends=[], pad_id=0)] == [None] * 3
+
+
+REQUEST = [1, 20, 21, 22, 23, 24, 25]
+SEQUENCES = [
+    ([*REQUEST, 30, 31, 32, 33, 3], 7),
+    ([*REQUEST, 40, 41], 7),
+    ([*REQUEST, 30, 31], 7),
+    ([*REQUEST], 7),
+    ([1, 20, 50, 51, 52, 4], 3),
+    ([60, 61, 62], 1),
+]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_scores_the_same_however_its_sequences_lie(family, monkeypatch):
+    model = FAMILIES[family]()
+    wanted = response_nll(model, SEQUENCES, pad_id=0, ends=ENDS)  # eager attention: padded
+    model.set_attn_implementation(register(torch.device("cpu")))
+    calls = []
+    packed = packed_scoring.packed_nll
+    monkeypatch.setattr(scoring, "packed_nll", lambda *given: calls.append(given) or packed(*given))
+    packed_scoring._packs.clear()
+    for found, scores in zip(
+        response_nll(model, SEQUENCES, pad_id=0, ends=ENDS, batch_size=4), wanted, strict=True
+    ):
+        assert torch.allclose(found, scores, atol=2e-4)
+    assert bool(calls) == packed_scoring._packs[model]
+    if family in ("llama", "mistral", "gemma2", "qwen3"):
+        assert len(calls) == 2
+
+
+def test_what_all_begin_with_runs_once(monkeypatch):
+    model, seen = FAMILIES["llama"](), []
+    model.set_attn_implementation(register(torch.device("cpu")))
+    model.model.register_forward_pre_hook(
+        lambda module, args, given: seen.append(given["input_ids"].shape), with_kwargs=True
+    )
+    packed_scoring.packed_nll(model, SEQUENCES)
+    different = {tuple(ids[:end]) for ids, _ in SEQUENCES for end in range(1, len(ids) + 1)}
+    assert seen == [(1, len(different))]
+
+
+def test_a_model_whose_packed_scores_differ_is_scored_padded(model, monkeypatch):
+    other = FAMILIES["llama"]()
+    other.set_attn_implementation(register(torch.device("cpu")))
+    wrong = [torch.full((len(ids) - start,), 9.0) for ids, start in SEQUENCES]
+    monkeypatch.setattr(packed_scoring, "packed_nll", lambda model, some: wrong[: len(some)])
+    assert not packs(other, SEQUENCES, lambda model, some: [score + 1 for score in wrong[: len(some)]])
+    assert not packs(model, SEQUENCES[:1], lambda model, some: wrong)  # a single one: nothing is found out

@@ -83,19 +83,15 @@ def compare(
     sequences = [
         (followed_by(trial.prompt, ids), len(trial.prompt)) for trial, ids in zip(trials, own, strict=True)
     ]
-    own_nll, new_nll = (
-        answer_nll(
-            base.model,
-            [
-                Said(trial.prompt, ids, len(ids) < max_new_tokens)
-                for trial, ids in zip(trials, some, strict=True)
-            ],
-            ends=ends,
-            pad_id=pad_id,
-        )
+    said = [
+        Said(trial.prompt, ids, len(ids) < max_new_tokens)
         for some in (own, new)
-    )
-    kept_nll = response_nll(rerouted.model, sequences, pad_id=pad_id)
+        for trial, ids in zip(trials, some, strict=True)
+    ]
+    with bar("likelihoods", total=len(said) + len(sequences)) as progress:
+        both = answer_nll(base.model, said, ends=ends, pad_id=pad_id, progress=progress.advance)
+        kept_nll = response_nll(rerouted.model, sequences, pad_id=pad_id, progress=progress.advance)
+    own_nll, new_nll = both[: len(trials)], both[len(trials) :]
     rows = []
     for index, trial in enumerate(trials):
         text = [base.tokenizer.decode(ids, skip_special_tokens=True) for ids in (own[index], new[index])]

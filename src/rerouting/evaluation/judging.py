@@ -109,7 +109,7 @@ class Scorer:
         return render_prompt(chat, self.base.tokenizer, prefill)
 
     def _score(self, items: Sequence[tuple[str, Ids, str]]) -> None:
-        items = sorted(items, key=lambda item: len(item[1]))  # like lengths pad little
+        items = sorted(items, key=lambda item: list(item[1]))  # what begins alike is read once
         with bar("likelihoods under the base", len(items)) as progress:
             for start in range(0, len(items), BATCH):
                 part = items[start : start + BATCH]

@@ -1,0 +1,108 @@
+"""Scores of given responses without padding: sequences one behind the other, what they begin with in common once.
+
+Two answers to one request share all of it, all requests share a system prompt, so that base and rerouted answers cost
+little more than one of them. A family is tried before it is relied on: packed and padded scores have to agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from rerouting.models.common_beginnings import Common
+from rerouting.models.memory import is_out_of_memory
+from rerouting.models.packing import GROUPED, VARLEN, Layout
+
+Sequences = Sequence[tuple[Sequence[int], int]]
+"""Token ids of prompt and response, and how many of them are the prompt's, at least 1."""
+TRIED = 3
+"""Sequences on which packed scores are compared with padded ones."""
+ROWS = 256
+"""Positions whose logits are turned to float32 at once."""
+_packs: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+
+def packs(model: Any, sequences: Sequences, padded: Callable[[Any, Sequences], list[Tensor]]) -> bool:
+    """Whether packed scores of this model are its padded ones, but for rounding; found out once a model.
+
+    Args:
+        model: causal language model.
+        sequences: some that are to be scored; a single one has no border, and is not packed.
+        padded: scores them the other way.
+    """
+    if getattr(model.config, "_attn_implementation", None) not in (GROUPED, VARLEN):
+        return False
+    if model not in _packs:
+        if len(sequences) < 2:
+            return False
+        _packs[model] = _agrees(model, sequences[:TRIED], padded)
+    return _packs[model]
+
+
+def _agrees(model: Any, some: Sequences, padded: Callable[[Any, Sequences], list[Tensor]]) -> bool:
+    try:
+        found = packed_nll(model, some)
+    except (TypeError, RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):  # says nothing about the family
+            raise
+        return False
+    wanted = torch.cat(padded(model, some))
+    rounding = 1e-3 if next(model.parameters()).dtype is torch.float32 else 0.1
+    return bool((torch.cat(found) - wanted).abs().median() <= rounding)
+
+
+@torch.no_grad()
+def packed_nll(model: Any, sequences: Sequences, ends: Sequence[int] = ()) -> list[Tensor]:
+    """Score responses in one forward pass, as `scoring.response_nll` does.
+
+    Args:
+        model: causal language model whose attention is packing's.
+        sequences: at least one, text alone.
+        ends: tokens any of which a last token stands for that is one of them.
+
+    Returns:
+        One float32 tensor (T,) per sequence, nats for each of its T response tokens.
+    """
+    device = next(model.parameters()).device
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index][0]))
+    rows = [list(sequences[index][0]) for index in order]
+    common = Common.of(rows, [[False] * len(row) for row in rows], device)
+    layout = Layout.of([len(row) for row in rows], device, common)
+    ids = torch.tensor([token for row in rows for token in row], device=device)
+    starts = layout.offsets.tolist()
+    places = [
+        range(start + sequences[index][1], end)
+        for index, start, end in zip(order, starts, starts[1:], strict=False)
+    ]
+    targets = torch.tensor([place for span in places for place in span], dtype=torch.long, device=device)
+    if not len(targets):
+        return [torch.empty(0) for _ in sequences]
+    before = (
+        targets - 1 if common is None else common.sources[targets - 1]
+    )  # the tokens that say what comes next
+    kept, where = torch.unique(before, return_inverse=True)
+    logits = model(
+        input_ids=(ids if common is None else ids[common.first])[None],
+        # a mask of four dimensions is handed on as it is; packed attention does not look at it
+        attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device),
+        position_ids=layout.positions,
+        packed=layout,
+        use_cache=False,
+        logits_to_keep=kept,
+    ).logits[0]
+    whole = torch.cat([part.float().logsumexp(dim=1) for part in logits.split(ROWS)])
+    labels = ids[targets]
+    scores = whole[where] - logits[where, labels].float()
+    found = dict(zip(order, scores.split([len(span) for span in places]), strict=True))
+    last = dict(
+        zip(order, (torch.tensor([len(span) for span in places]).cumsum(0) - 1).tolist(), strict=True)
+    )
+    for index, own in found.items():
+        if len(own) and int(labels[last[index]]) in ends:
+            said = where[last[index]]
+            own[-1] = whole[said] - logits[said, list(ends)].float().logsumexp(dim=0)
+    return [found[index].cpu() for index in range(len(sequences))]
