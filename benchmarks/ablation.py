@@ -73,6 +73,12 @@ FOUR_FIFTHS = [
     *("--losses.retain", '{"name": "relative"}'),
 ]
 """Where a tripped answer ends, at the price of borderline requests; a part of it costs less."""
+HALF = [
+    *("--training.batch_size", "4", "--training.retain_batch_size", "7", "--training.micro_batch", "7"),
+    *("--training.steps", "300"),
+]
+"""The same tokens in twice as many steps."""
+BORDERLINE_TWICE = retaining(retained("benign"), retained("borderline", 2.0))
 VARIANTS: dict[str, list[str]] = {
     "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
     "paper, relative distance": [
@@ -86,7 +92,9 @@ VARIANTS: dict[str, list[str]] = {
     "default": DEFAULT,
     "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
     "default, twice the weight": [*DEFAULT, "--losses.schedule.options.reroute", "8.0"],
-    "default, borderline twice": [*DEFAULT, *retaining(retained("benign"), retained("borderline", 2.0))],
+    "default, borderline twice": [*DEFAULT, *BORDERLINE_TWICE],
+    "default, half batches": [*DEFAULT, *HALF],
+    "default, half batches, borderline twice": [*DEFAULT, *HALF, *BORDERLINE_TWICE],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
