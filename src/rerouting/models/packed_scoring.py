@@ -31,15 +31,16 @@ def packs(model: Any, sequences: Sequences, padded: Callable[[Any, Sequences], l
 
     Args:
         model: causal language model.
-        sequences: some that are to be scored; a single one has no border, and is not packed.
+        sequences: what is to be scored; a single response has no border, and is not packed.
         padded: scores them the other way.
     """
     if getattr(model.config, "_attn_implementation", None) not in (GROUPED, VARLEN):
         return False
     if model not in _packs:
-        if len(sequences) < 2:
+        some = [one for one in sequences if len(one[0]) > one[1]][:TRIED]
+        if len(some) < 2:
             return False
-        _packs[model] = _agrees(model, sequences[:TRIED], padded)
+        _packs[model] = _agrees(model, some, padded)
     return _packs[model]
 
 
@@ -81,9 +82,9 @@ def packed_nll(model: Any, sequences: Sequences, ends: Sequence[int] = ()) -> li
     targets = torch.tensor([place for span in places for place in span], dtype=torch.long, device=device)
     if not len(targets):
         return [torch.empty(0) for _ in sequences]
-    before = (
-        targets - 1 if common is None else common.sources[targets - 1]
-    )  # the tokens that say what comes next
+    before = targets - 1  # the tokens that say what comes next
+    if common is not None:
+        before = common.sources[before]
     kept, where = torch.unique(before, return_inverse=True)
     logits = model(
         input_ids=(ids if common is None else ids[common.first])[None],
@@ -95,14 +96,11 @@ def packed_nll(model: Any, sequences: Sequences, ends: Sequence[int] = ()) -> li
         logits_to_keep=kept,
     ).logits[0]
     whole = torch.cat([part.float().logsumexp(dim=1) for part in logits.split(ROWS)])
-    labels = ids[targets]
-    scores = whole[where] - logits[where, labels].float()
-    found = dict(zip(order, scores.split([len(span) for span in places]), strict=True))
-    last = dict(
-        zip(order, (torch.tensor([len(span) for span in places]).cumsum(0) - 1).tolist(), strict=True)
-    )
-    for index, own in found.items():
-        if len(own) and int(labels[last[index]]) in ends:
-            said = where[last[index]]
-            own[-1] = whole[said] - logits[said, list(ends)].float().logsumexp(dim=0)
-    return [found[index].cpu() for index in range(len(sequences))]
+    scores = whole[where] - logits[where, ids[targets]].float()
+    counts = [len(span) for span in places]
+    found: dict[int, Tensor] = {}
+    for index, own, said in zip(order, scores.split(counts), where.split(counts), strict=True):
+        if len(own) and int(sequences[index][0][-1]) in ends:
+            own[-1] = whole[said[-1]] - logits[said[-1], list(ends)].float().logsumexp(dim=0)
+        found[index] = own.cpu()
+    return [found[index] for index in range(len(sequences))]
