@@ -59,13 +59,6 @@ def retaining(*sources: dict[str, Any]) -> list[str]:
 
 
 SCHEDULE = "--losses.schedule.options"
-MIDDLE = [
-    *("--losses.target_depths", "[0.54]", "--lora.first_depth", "0.2", "--training.learning_rate", "1.2e-3"),
-    *(SCHEDULE, '{"reroute": 4.0, "retain_from": 22.0, "retain_to": 80.0}'),
-    *("--data.mask", "turn", "--data.retain_mask", "turn"),
-    *rounded(0.02),
-]
-"""What `default` has of its own beside the quickstart; held harder towards the end than smollm2-agent, its source."""
 FOUR_FIFTHS = [
     *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
     *(SCHEDULE, '{"reroute": 3.0, "retain_from": 14.0, "retain_to": 80.0}'),
@@ -105,8 +98,7 @@ VARIANTS: dict[str, list[str]] = {
     "default at four fifths, strength 0.92": [*DEFAULT, *FOUR_FIFTHS, *strength(0.92)],
     "default at four fifths, strength 0.9": [*DEFAULT, *FOUR_FIFTHS, *strength(0.9)],
     "default at four fifths, strength 0.85": [*DEFAULT, *FOUR_FIFTHS, *strength(0.85)],
-    "quickstart at the middle": [*QUICK, *MIDDLE],
-    "quickstart at the middle, held less": [*QUICK, *MIDDLE, "--losses.schedule.options.retain_to", "34.0"],
+    "quickstart at four fifths": [*QUICK, *FOUR_FIFTHS],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0, length=0.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, SCHEDULE, RAMP],

@@ -83,7 +83,7 @@ def test_the_papers_recipe_offline(capsys):
 def test_the_embedded_recipe_as_a_table(capsys):
     assert main(["plan", "--recipe", "quickstart", "--rate", "0.2"]) == 0
     shown = capsys.readouterr().out
-    assert "134,515,008" in shown and "24 of 30 blocks" in shown and "1,953,792" in shown
+    assert "134,515,008" in shown and "16 of 30 blocks" in shown and "1,139,712" in shown
     assert "config of smollm2-135m" in shown and "0.2 (given)" in shown and "assumed" in shown
 
 
