@@ -90,6 +90,7 @@ VARIANTS: dict[str, list[str]] = {
     "default, half batches, borderline twice": [*DEFAULT, *HALF, *BORDERLINE_TWICE],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
+    "default at the middle and four fifths": [*DEFAULT, *HALF, "--losses.target_depths", "[0.54, 0.8]"],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
     "default, strength 0.9": [*DEFAULT, *strength(0.9)],
     "default, strength 1.1": [*DEFAULT, *strength(1.1)],
