@@ -68,6 +68,25 @@ def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way_round(alone, tm
         assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.long
+def test_a_batch_that_does_not_divide_trains_the_same(tmp_path):
+    sizes = {"batch_size": 7, "retain_batch_size": 5, "steps": 3}
+    single, rows = launch(tmp_path / "one", 1, **sizes)
+    adapter, shared = launch(tmp_path / "two", **sizes)
+    assert apart(adapter, single) < 2e-5
+    for ours, theirs in zip(shared, rows, strict=True):
+        for name in ("reroute_loss", "retain_loss", "gradient_norm", "retain_distance"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [3, 7, 8, 11])
+def test_shares_that_do_not_divide_differ_by_one(count):
+    drawn = examples(count, 5, 3, 40)
+    shares = [Processes(rank, 3).share(drawn) for rank in range(3)]
+    assert sorted(one.chat_id for share in shares for one in share) == sorted(one.chat_id for one in drawn)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1 and min(map(len, shares)) >= 1
+
+
 def test_shares_are_whole_disjoint_and_even():
     drawn = examples(12, 5, 3, 40)
     shares = [Processes(rank, 3).share(drawn) for rank in range(3)]
@@ -90,5 +109,10 @@ def test_ways_of_sharding_that_are_not_built_say_what_to_use(monkeypatch, kind, 
 
 
 def test_batches_that_do_not_share_out_are_refused():
-    with pytest.raises(UserError, match=r"batch_size is 7.*multiple of 2"):
-        Processes(0, 2).check(batch_size=7)
+    two = Processes(0, 2)
+    two.check(4, False, batch_size=9)
+    two.check(8, True, batch_size=9)  # 4 and 5: one pass each
+    with pytest.raises(UserError, match=r"batch_size is 9.*multiple of 2"):
+        two.check(4, True, batch_size=9)
+    with pytest.raises(UserError, match=r"batch_size is 1, too few.*at least 2"):
+        two.check(4, False, batch_size=1)

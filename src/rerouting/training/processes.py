@@ -87,26 +87,38 @@ class Processes:
         dist.broadcast_object_list(told, src=0)
         return told[0]
 
-    def check(self, **sizes: int) -> None:
-        """Refuse batches that do not share out evenly.
+    def check(self, micro_batch: int, sharded: bool, **sizes: int) -> None:
+        """Refuse batches that leave a process without work, or sharded weights that somebody waits for in vain.
+
+        Args:
+            micro_batch: examples of one pass.
+            sharded: whether a pass gathers weights from all processes, which then have to make as many.
+            sizes: examples of a step, by option.
 
         Raises:
             UserError: names the option.
         """
         for name, size in sizes.items():
-            if size % self.world:
+            fewest, most = size // self.world, -(-size // self.world)
+            if not fewest:
                 raise UserError(
-                    f"training.{name} is {size}, which {self.world} processes cannot share evenly",
+                    f"training.{name} is {size}, too few for {self.world} processes",
+                    f"choose at least {self.world}",
+                )
+            if sharded and -(-fewest // micro_batch) != -(-most // micro_batch):
+                raise UserError(
+                    f"training.{name} is {size}: some of {self.world} processes would make more passes than others",
                     f"choose a multiple of {self.world}",
                 )
 
     def share(self, examples: Sequence[Example]) -> list[Example]:
-        """This process's examples of a step: as many as every other's, and about as many tokens."""
+        """This process's examples of a step: about as many as every other's, and about as many tokens."""
         ordered = sorted(examples, key=lambda example: len(example.ids), reverse=True)
         rounds = [ordered[start : start + self.world] for start in range(0, len(ordered), self.world)]
-        return [
-            row[self.rank if at % 2 == 0 else self.world - 1 - self.rank] for at, row in enumerate(rounds)
+        turns = [
+            (row, self.rank if at % 2 == 0 else self.world - 1 - self.rank) for at, row in enumerate(rounds)
         ]
+        return [row[turn] for row, turn in turns if turn < len(row)]
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace tensors of one device and number format by their sums over all processes, in one message."""
