@@ -95,8 +95,12 @@ def train(
         UserError: NaN, adapters that do not move, benign loss that runs away, unusable checkpoint, no memory.
     """
     processes, retain_size = processes or Processes(), optim.retain_batch_size or optim.batch_size
-    sizes = {"batch_size": optim.batch_size, "retain_batch_size": retain_size}
-    processes.check(optim.micro_batch, processes.shards(optim.shard), **sizes)
+    processes.check(
+        optim.micro_batch,
+        processes.shards(optim.shard),
+        batch_size=optim.batch_size,
+        retain_batch_size=retain_size,
+    )
     model.eval()
     trunk, parameters = Trunk(model, blocks, override), adapter_parameters(model)
     packed = optim.pack and _packs(trunk, data, processes)
