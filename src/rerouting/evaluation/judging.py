@@ -109,7 +109,8 @@ class Scorer:
         return render_prompt(chat, self.base.tokenizer, prefill)
 
     def _score(self, items: Sequence[tuple[str, Ids, str]]) -> None:
-        items = sorted(items, key=lambda item: list(item[1]))  # what begins alike is read once
+        # like lengths pad little, and answers to one prompt share it where they are packed
+        items = sorted(items, key=lambda item: (len(item[1]), list(item[1])))
         with bar("likelihoods under the base", len(items)) as progress:
             for start in range(0, len(items), BATCH):
                 part = items[start : start + BATCH]

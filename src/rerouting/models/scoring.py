@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def answer_nll(
     *,
     ends: Sequence[int],
     pad_id: int,
-    batch_size: int = 16,
+    batch_size: int = 8,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[tuple[list[float], float | None]]:
     """Negative log-likelihood of answers' tokens, and of ending where they end.
@@ -64,7 +65,7 @@ def response_nll(
     sequences: Sequences,
     *,
     pad_id: int,
-    batch_size: int = 16,
+    batch_size: int = 8,
     ends: Sequence[int] = (),
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[Tensor]:
@@ -75,7 +76,8 @@ def response_nll(
         sequences: token ids (prompt and response) and the number of prompt tokens, at least 1; a `Prompt` where there
             are pictures.
         pad_id: token that fills a batch; never scored.
-        batch_size: sequences in one forward pass: padded ones are of like lengths, packed ones begin alike.
+        batch_size: sequences in one forward pass: padded ones are of like lengths; packed ones begin alike, and twice
+            as many take no more room.
         ends: tokens any of which a last token stands for that is one of them.
         progress: told of scored sequences.
 
@@ -83,25 +85,26 @@ def response_nll(
         One float32 tensor (T,) per sequence, nats for each of its T response tokens, in the given order.
     """
 
-    def padded(model: Any, some: Sequences) -> list[Tensor]:
-        return _padded_nll(model, some, pad_id, ends)
-
+    padded = partial(_padded_nll, pad_id=pad_id)
     pictured = any(images_of(ids) for ids, _ in sequences)
     packed = not pictured and packs(model, sequences, padded)
     order = sorted(
         range(len(sequences)), key=lambda at: list(sequences[at][0]) if packed else [-len(sequences[at][0])]
     )
     scores: dict[int, Tensor] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    size = 2 * batch_size if packed else batch_size
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
         some = [sequences[index] for index in rows]
-        scores |= zip(rows, packed_nll(model, some, ends) if packed else padded(model, some), strict=True)
+        scores |= zip(
+            rows, packed_nll(model, some, ends) if packed else padded(model, some, ends=ends), strict=True
+        )
         progress(len(rows))
     return [scores[index] for index in range(len(sequences))]
 
 
 @torch.no_grad()
-def _padded_nll(model: Any, sequences: Sequences, pad_id: int, ends: Sequence[int]) -> list[Tensor]:
+def _padded_nll(model: Any, sequences: Sequences, *, pad_id: int, ends: Sequence[int] = ()) -> list[Tensor]:
     """One forward pass over rows that are padded on the right."""
     device = next(model.parameters()).device
     width = max(len(ids) for ids, _ in sequences)
