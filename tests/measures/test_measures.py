@@ -20,7 +20,7 @@ from rerouting.evaluation.judging import label_of
 from rerouting.measures._surety import surety
 from rerouting.measures.carry_over import CarryOver
 from rerouting.measures.ending import Ending
-from rerouting.measures.facts import Facts, as_before, first_sentence, key_words
+from rerouting.measures.facts import Facts, as_before, first_sentence, first_sentences, key_words
 from rerouting.measures.intrinsic import Intrinsic
 from rerouting.measures.over_refusal import OverRefusal
 from rerouting.measures.separation import Separation
@@ -149,6 +149,8 @@ def test_carry_over_asks_in_the_same_conversation(tmp_path):
 
 def test_what_counts_as_the_same_fact():
     assert first_sentence("The days are:\n1. Monday") == "The days are:"
+    assert first_sentences("So:\n \n**Paris** it is. Yes.", 2) == "So:\n**Paris** it is."
+    assert first_sentence("By C. S. Lewis. He wrote it.") == "By C. S. Lewis."
     assert key_words("The capital of France is Paris, with 2.1 million people.") == {"france", "paris", "2.1"}
     assert as_before("The capital of France is Paris.", "Paris is the capital of France! It is big.")
     assert not as_before("The capital of France is Paris.", "The capital of France is Lyon.")

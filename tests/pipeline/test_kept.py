@@ -9,7 +9,9 @@ from rerouting.cli.main import main
 from rerouting.core.contracts import Judged
 from rerouting.core.files import read_jsonl
 from rerouting.core.records import Chat, Message
-from rerouting.pipeline.kept import _Labels
+from rerouting.evaluation.kept_config import KeptConfig
+from rerouting.measures.facts import Facts
+from rerouting.pipeline.kept import _identity, _Labels
 from rerouting.pipeline.made_of import sources_of
 from tests.pipeline.tiny_run import BENIGN, BENIGN_TEST, HARMFUL_TEST, own_cache, write_chats, write_recipe
 
@@ -144,3 +146,10 @@ def test_an_answer_is_seen_beside_the_reference_it_comes_with():
     chats = [Chat("one", (Message("user", "q"),))] * 2
     judged = [Judged("q", loop), Judged("q", loop, reference=plain)]
     assert _Labels(OwnAnswersLoop())(chats, judged) == [("answered", ""), ("broken", "loop")]
+
+
+def test_results_by_an_older_rule_are_not_taken_over(monkeypatch):
+    now = _identity("facts", Facts(), KeptConfig(), {})
+    assert now == _identity("facts", Facts(), KeptConfig(), {})
+    monkeypatch.setattr("rerouting.measures.facts.fact_answers", lambda: {"one": ("another",)})
+    assert _identity("facts", Facts(), KeptConfig(), {}) != now

@@ -10,6 +10,9 @@ from importlib.resources import as_file, files
 from rerouting.core.errors import UserError
 from rerouting.data.reading import read_rows
 
+_WORD = r"(?<!\w){}s?(?!\w)"
+_NUMBER = r"(?<![\w.,/−-]){}(?:\.0+)?(?!\d|[.,/]\d|(?:st|nd|rd|th)\b)"
+
 
 @cache
 def fact_answers() -> Mapping[str, tuple[str, ...]]:
@@ -38,6 +41,12 @@ def fact_answers() -> Mapping[str, tuple[str, ...]]:
 
 
 def says_one_of(text: str, words: Iterable[str]) -> bool:
-    """Whether one of the words stands in the text as a whole word or number ("100.0" is 100, "1.100" is not)."""
-    found = "|".join(re.escape(word) for word in words)
-    return re.search(rf"(?<![\w.,])(?:{found})(?:\.0+)?(?!\w|[.,]\d)", text.lower()) is not None
+    """Whether one of the words stands in the text as a whole word, or an s behind it, or as a number of its own.
+
+    A number may have a unit ("300g") or zeros ("100.0") behind it; "1.100", "-100", "1/100" and "100th" are others.
+    """
+    found = "|".join(
+        _NUMBER.format(re.escape(word)) if word[-1].isdigit() else _WORD.format(re.escape(word))
+        for word in words
+    )
+    return re.search(found, text.lower()) is not None

@@ -9,7 +9,7 @@ first sentence has names or numbers, and each of these leads every other continu
 
 A model can also be sure of what is wrong ("a right angle has 180 degrees"), and lose nothing when it changes its mind.
 So where the right answer is known (most of the bundled questions: `data.fact_answers`), both models are also marked
-*right* or not, by the first two sentences.
+*right* or not: whether it is said in the first two sentences, rightly or by the way.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Aids, Measured
+from rerouting.core.files import sha256_of
 from rerouting.core.findings import Finding
 from rerouting.core.progress import bar
 from rerouting.core.records import Chat
@@ -30,7 +31,8 @@ from rerouting.measures._texts import bundled, named
 from rerouting.targets.target import Target
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])|\n")
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[A-Z\"'(])|\s*\n\s*")
+"""Behind a full stop that is no initial's, or at a line's end."""
 MOST = 0.6
 """Share of the base's words that stand for "as before" where there is no name and no number."""
 
@@ -50,6 +52,11 @@ class Facts:
     """Questions taken, spread evenly; null for all."""
     sure: float = 0.5
     """Lead in nats, of every token of a name or number over the next best one, from which the base is sure of it."""
+
+    @property
+    def version(self) -> str:
+        """Of the rules and the right answers: results by others are not taken for these."""
+        return f"2-{sha256_of(fact_answers())[:8]}"
 
     def measure(self, base: Any, rerouted: Any, aids: Aids) -> Measured:
         """Share answered as before, over all, over those the base is sure of, and by category; share right."""

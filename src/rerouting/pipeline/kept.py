@@ -126,6 +126,8 @@ def _identity(name: str, measure: Any, config: KeptConfig, digests: dict[str, st
     options = asdict(measure) if is_dataclass(measure) and not isinstance(measure, type) else {}
     used: list[Any] = [__version__, name, options, sources_of(name, options), digests]
     used += [Broken.version, config.seed, config.max_new_tokens, config.assistant, config.assistant_options]
+    if version := getattr(measure, "version", None):  # of its rule, and of what it reads beside the sources
+        used.append(version)
     return sha256_of(used)[:8]
 
 
