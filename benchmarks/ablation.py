@@ -73,9 +73,9 @@ HALF = [
 """The same tokens in twice as many steps."""
 BORDERLINE_TWICE = retaining(retained("benign"), retained("borderline", 2.0))
 VARIANTS: dict[str, list[str]] = {
-    "paper": [*QUICK, "--config", str(HERE / "paper_settings.yaml")],
+    "paper": [*DEFAULT, "--config", str(HERE / "paper_settings.yaml")],
     "paper, relative distance": [
-        *QUICK,
+        *DEFAULT,
         "--config",
         str(HERE / "paper_settings.yaml"),
         "--losses.retain",
@@ -99,7 +99,7 @@ VARIANTS: dict[str, list[str]] = {
     "default at four fifths, strength 0.92": [*DEFAULT, *FOUR_FIFTHS, *strength(0.92)],
     "default at four fifths, strength 0.9": [*DEFAULT, *FOUR_FIFTHS, *strength(0.9)],
     "default at four fifths, strength 0.85": [*DEFAULT, *FOUR_FIFTHS, *strength(0.85)],
-    "quickstart at four fifths": [*QUICK, *FOUR_FIFTHS],
+    "quickstart until 2026-11-29": ["--recipe", "four-fifths"],
     "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0, length=0.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, SCHEDULE, RAMP],
@@ -111,7 +111,7 @@ VARIANTS: dict[str, list[str]] = {
     "late starts": [*QUICK, "--data.late_start", "0.5"],
     "contexts": [*QUICK, "--data.contexts", "0.5", "--data.retain_contexts", "0.25"],
     "retain after harm": [*QUICK, "--data.retain_after_harm", "0.25"],
-    "no borderline prompts": [*QUICK, *retaining(retained("benign", limit=400))],
+    "no borderline prompts": [*QUICK, *retaining(retained("benign", limit=240))],
 }
 
 

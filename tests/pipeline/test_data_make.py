@@ -185,7 +185,7 @@ def test_the_recipe_names_the_sets(made):
         "on_domain", "prefill", "neighbours", "neighbours_prefill", "borderline", "benign",
     ]  # fmt: skip
     assert all(chat.target for chat in chats_of(config.evaluation.sets[1].source))
-    assert config.losses.reroute.name == "to_place", "as the recipe quickstart"
+    assert config.losses.reroute.name == "to_place", "as the recipe four-fifths"
     general = [one for one in config.data.retain if one.name == "bundled"]
     draws = config.training.steps * config.training.retain_batch_size
     share = sum(one.weight for one in general) / sum(one.weight for one in config.data.retain)

@@ -19,11 +19,12 @@ from tests.data.tokenizers_of_families import CHATML, LLAMA3, MISTRAL, tiny
 FAMILIES = {
     "llama": (transformers.LlamaConfig, LLAMA3),
     "mistral": (transformers.MistralConfig, MISTRAL),
+    "four": (transformers.LlamaConfig, CHATML),
     "quickstart": (transformers.LlamaConfig, CHATML),
     "default": (transformers.LlamaConfig, CHATML),
     "smollm2": (transformers.LlamaConfig, CHATML),
 }
-OURS = ("default", "quickstart", "smollm2-agent")
+OURS = ("default", "four-fifths", "quickstart", "smollm2-agent")
 MULTIMODAL = ("llava-next-mistral-7b", "small-vlm")  # test_small_vlm.py trains these
 LAYERS = 22  # the recipes' layers 10 and 20 and blocks 0 to 20, and one block above
 
@@ -103,9 +104,9 @@ def paper_facts(config: RunConfig, name: str) -> None:
 
 def test_these_are_the_recipes():
     assert recipe_names() == [
-        "default", "llama-3-8b", "llama-3-8b-agent", "llama-3-8b-no-augment", "llama-3-8b-no-refusal",
-        "llama-3-8b-randc", "llama-3-8b-randp", "llama-3-8b-rmu", "llava-next-mistral-7b", "mistral-7b",
-        "mistral-7b-randp", "mistral-7b-rmu", "quickstart", "small-vlm", "smollm2-agent",
+        "default", "four-fifths", "llama-3-8b", "llama-3-8b-agent", "llama-3-8b-no-augment",
+        "llama-3-8b-no-refusal", "llama-3-8b-randc", "llama-3-8b-randp", "llama-3-8b-rmu", "llava-next-mistral-7b",
+        "mistral-7b", "mistral-7b-randp", "mistral-7b-rmu", "quickstart", "small-vlm", "smollm2-agent",
     ]  # fmt: skip
 
 

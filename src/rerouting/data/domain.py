@@ -59,7 +59,7 @@ class Writing:
     """Share of the requests for the measures while training."""
     test: float = 0.2
     """Share of the requests for the measures after training."""
-    recipe: str = "quickstart"
+    recipe: str = "four-fifths"
     """Recipe that recipe.yaml begins from."""
     licence: str = "other"
     """Licence of the sets, as the hub names it (apache-2.0, cc-by-4.0, …)."""
