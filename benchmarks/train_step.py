@@ -244,6 +244,7 @@ def report(
             "tokens_per_second": median(batch.tokens / s for batch, s in zip(examples, own, strict=True)),
             "share_of_matrix_rate": median(work / s / rate for work, s in zip(flop, own, strict=True)),
             "ours_times_faster": median(a / b for a, b in zip(own, seconds[OURS], strict=True)),
+            "ours_times_steps_a_second": sum(own) / sum(seconds[OURS]),
             "peak_mib": peak,
             "peak_with_weights_mib": None if peak is None else peak + weights,
             "seconds_150_steps": 150 * median(own),
@@ -269,9 +270,13 @@ def report(
                  f"{one['share_of_matrix_rate']:.0%}", f"{one['ours_times_faster']:.2f}", peak,
                  f"{one['seconds_150_steps']:.0f} s")  # fmt: skip
         print(columns.format(name, *cells))
+    totals = (f"{name} {one['ours_times_steps_a_second']:.2f}" for name, one in found.items() if name != OURS)
+    print(f"steps of different lengths taken together, ours makes so many times as many a second: {', '.join(totals)}")
     return {
         "speedup_vs_authors": found[AUTHORS]["ours_times_faster"],
         "speedup_vs_no_head": found[NO_HEAD]["ours_times_faster"],
+        "steps_a_second_vs_authors": found[AUTHORS]["ours_times_steps_a_second"],
+        "steps_a_second_vs_no_head": found[NO_HEAD]["ours_times_steps_a_second"],
         "peak_memory_ratio": _ratio(found, "peak_mib"),
         "peak_memory_ratio_with_weights": _ratio(found, "peak_with_weights_mib"),
         "seconds_150_steps": found[OURS]["seconds_150_steps"],

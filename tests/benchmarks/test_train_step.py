@@ -132,6 +132,8 @@ def test_a_run(capsys):
     *table, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
     assert found["speedup_vs_authors"] > 0 and found["speedup_vs_no_head"] > 0
+    authors, ours = (sum(found["ways"][name]["wall_seconds"]) for name in ("authors", "ours"))
+    assert found["steps_a_second_vs_authors"] == pytest.approx(authors / ours)
     assert found["seconds_150_steps"] == pytest.approx(150 * found["ways"][OURS]["seconds"]["median"])
     assert list(found["ways"]) == EVERY and found["peak_memory_ratio"] is None
     assert found["parity"][OURS]["loss"] <= 1e-5 and found["parity"][OURS]["gradient"] <= 1e-4
