@@ -66,12 +66,13 @@ FOUR_FIFTHS = [
     *("--losses.retain", '{"name": "relative"}'),
 ]
 """Where a tripped answer ends, at the price of borderline requests; a part of it costs less."""
-HALF = [
-    *("--training.batch_size", "4", "--training.retain_batch_size", "7", "--training.micro_batch", "7"),
-    *("--training.steps", "300"),
+BEFORE = [
+    *("--training.batch_size", "8", "--training.retain_batch_size", "14", "--training.micro_batch", "14"),
+    *("--training.steps", "150"),
 ]
-"""The same tokens in twice as many steps."""
-BORDERLINE_TWICE = retaining(retained("benign"), retained("borderline", 2.0))
+"""The default until 2026-11-29: the same tokens in half as many steps."""
+EQUAL = retaining(retained("benign"), retained("borderline"))
+"""… and as many borderline requests as benign ones."""
 VARIANTS: dict[str, list[str]] = {
     "paper": [*DEFAULT, "--config", str(HERE / "paper_settings.yaml")],
     "paper, relative distance": [
@@ -83,14 +84,13 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "quickstart": QUICK,
     "default": DEFAULT,
-    "default, 300 steps": [*DEFAULT, "--training.steps", "300"],
     "default, twice the weight": [*DEFAULT, "--losses.schedule.options.reroute", "8.0"],
-    "default, borderline twice": [*DEFAULT, *BORDERLINE_TWICE],
-    "default, half batches": [*DEFAULT, *HALF],
-    "default, half batches, borderline twice": [*DEFAULT, *HALF, *BORDERLINE_TWICE],
+    "default until 2026-11-29": [*DEFAULT, *BEFORE, *EQUAL],
+    "default, large batches": [*DEFAULT, *BEFORE],
+    "default, borderline once": [*DEFAULT, *EQUAL],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
-    "default at the middle and four fifths": [*DEFAULT, *HALF, "--losses.target_depths", "[0.54, 0.8]"],
+    "default at the middle and four fifths": [*DEFAULT, "--losses.target_depths", "[0.54, 0.8]"],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
     "default, strength 0.9": [*DEFAULT, *strength(0.9)],
     "default, strength 1.1": [*DEFAULT, *strength(1.1)],
