@@ -67,7 +67,9 @@ def test_every_family_scores_the_same_however_its_sequences_lie(family, monkeypa
     model.set_attn_implementation(register(torch.device("cpu")))
     calls = []
     packed = packed_scoring.packed_nll
-    monkeypatch.setattr(scoring, "packed_nll", lambda *given: calls.append(given) or packed(*given))
+    monkeypatch.setattr(
+        scoring, "packed_nll", lambda *given, ends: calls.append(given) or packed(*given, ends)
+    )
     packed_scoring._packs.clear()
     for found, scores in zip(
         response_nll(model, SEQUENCES, pad_id=0, ends=ENDS, batch_size=2), wanted, strict=True

@@ -7,6 +7,7 @@ little more than one of them. A family is tried before it is relied on: packed a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -37,18 +38,17 @@ def packs(model: Any, sequences: Sequences, padded: Callable[[Any, Sequences], l
     if getattr(model.config, "_attn_implementation", None) not in (GROUPED, VARLEN):
         return False
     if model not in _packs:
-        some = _branching([token for ids, _ in sequences for token in ids])
+        some = _branching(list(islice(chain.from_iterable(ids for ids, _ in sequences), LONGEST)))
         if not some:
             return False
         _packs[model] = _agrees(model, some, padded)
     return _packs[model]
 
 
-def _branching(tokens: Sequence[int]) -> list[tuple[list[int], int]]:
+def _branching(row: list[int]) -> list[tuple[list[int], int]]:
     """Four sequences of different lengths, two of which begin alike; none if there are too few tokens."""
-    if len(tokens) < LONGEST:
+    if len(row) < LONGEST:
         return []
-    row = list(tokens[:LONGEST])
     return [(row, 1), ([*row[:6], *row[:11:-1]], 1), (row[10:20], 1), (row[15:20], 1)]
 
 
@@ -97,12 +97,8 @@ def packed_nll(model: Any, sequences: Sequences, ends: Sequence[int] = ()) -> li
     kept, where = torch.unique(before, return_inverse=True)
     logits = model(
         input_ids=(ids if common is None else ids[common.first])[None],
-        # a mask of four dimensions is handed on as it is; packed attention does not look at it
-        attention_mask=torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device),
-        position_ids=layout.positions,
-        packed=layout,
-        use_cache=False,
         logits_to_keep=kept,
+        **layout.inputs(device),
     ).logits[0]
     whole = torch.cat([part.float().logsumexp(dim=1) for part in logits.split(ROWS)])
     scores = whole[where] - logits[where, ids[targets]].float()

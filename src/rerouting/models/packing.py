@@ -72,6 +72,12 @@ class Layout:
             common,
         )
 
+    def inputs(self, device: torch.device) -> dict[str, Any]:
+        """What a model's forward call takes beside the ids."""
+        # a mask of four dimensions is handed on as it is; packed attention does not look at it
+        mask = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
+        return {"attention_mask": mask, "position_ids": self.positions, "packed": self, "use_cache": False}
+
     def rows(self, states: Tensor) -> Tensor:
         """What attention sees: states of the row (1, H, N, D) at every place of whole sequences, (M, H, D)."""
         own = states[0].transpose(0, 1)

@@ -88,17 +88,16 @@ def response_nll(
     padded = partial(_padded_nll, pad_id=pad_id)
     pictured = any(images_of(ids) for ids, _ in sequences)
     packed = not pictured and packs(model, sequences, padded)
-    order = sorted(
-        range(len(sequences)), key=lambda at: list(sequences[at][0]) if packed else [-len(sequences[at][0])]
-    )
+    if packed:  # what begins alike goes together
+        score, size = partial(packed_nll, ends=ends), 2 * batch_size
+        order = sorted(range(len(sequences)), key=lambda at: list(sequences[at][0]))
+    else:  # what is about equally long does
+        score, size = partial(padded, ends=ends), batch_size
+        order = sorted(range(len(sequences)), key=lambda at: -len(sequences[at][0]))
     scores: dict[int, Tensor] = {}
-    size = 2 * batch_size if packed else batch_size
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        some = [sequences[index] for index in rows]
-        scores |= zip(
-            rows, packed_nll(model, some, ends) if packed else padded(model, some, ends=ends), strict=True
-        )
+        scores |= zip(rows, score(model, [sequences[index] for index in rows]), strict=True)
         progress(len(rows))
     return [scores[index] for index in range(len(sequences))]
 

@@ -137,11 +137,9 @@ class Trunk(nn.Module):
             UserError: a layer is outside of the trunk.
         """
         states: dict[Key, Tensor] = {}
-        kwargs: dict[str, Any] = {"use_cache": False}
+        kwargs: dict[str, Any] = {"use_cache": False, "attention_mask": attention_mask}
         if packed is not None:
-            # a mask of four dimensions is handed on as it is; packed attention does not look at it
-            attention_mask = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=input_ids.device)
-            kwargs |= {"position_ids": packed.positions, "packed": packed}
+            kwargs |= packed.inputs(input_ids.device)
         elif media:
             kwargs |= media
         elif self._takes_positions:
@@ -150,7 +148,7 @@ class Trunk(nn.Module):
         top = self.blocks if with_final_norm else max(1, *layers)
         with self._captured(layers, seen or states.__setitem__), self.truncated(top, below, shared):
             run = body_of(self.model) if media else self._found.owner
-            output = run(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            output = run(input_ids=input_ids, **kwargs)
         if with_final_norm:
             (seen or states.__setitem__)("norm", output[0])
         return states
