@@ -47,7 +47,7 @@ def strength(share: float) -> list[str]:
     return ["--lora.strength", str(share)]
 
 
-def retained(kind: str, weight: float = 1.0, **limit: int) -> dict[str, Any]:
+def retained(kind: str, weight: float = 1.0, **limit: Any) -> dict[str, Any]:
     """Bundled training prompts of a kind, answered by the model itself."""
     options = {"kind": kind, "split": "train", **limit}
     return {"name": "bundled", "options": options, "weight": weight, "on_policy": True}
@@ -73,6 +73,10 @@ BEFORE = [
 """The default until 2026-11-29: the same tokens in half as many steps."""
 EQUAL = retaining(retained("benign"), retained("borderline"))
 """… and as many borderline requests as benign ones."""
+MORE_FACTS = retaining(
+    retained("benign"), retained("borderline", 2.0), retained("benign", 1.0, categories=["facts"])
+)
+"""... and short facts as often again."""
 VARIANTS: dict[str, list[str]] = {
     "paper": [*DEFAULT, "--config", str(HERE / "paper_settings.yaml")],
     "paper, relative distance": [
@@ -92,6 +96,12 @@ VARIANTS: dict[str, list[str]] = {
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
     "default at the middle and four fifths": [*DEFAULT, "--losses.target_depths", "[0.54, 0.8]"],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
+    "default, twice as long": [*DEFAULT, "--training.steps", "600"],
+    "default, twice as long, facts": [*DEFAULT, "--training.steps", "600", *MORE_FACTS],
+    "default to stop": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
+    "default to stop, narrow": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
+    "default to stop, within 30": [*DEFAULT, *instead("to_place", place="stop", within=30.0, length=0.5)],
+    "default, facts": [*DEFAULT, *MORE_FACTS],
     "default, strength 0.9": [*DEFAULT, *strength(0.9)],
     "default, strength 1.1": [*DEFAULT, *strength(1.1)],
     "default at two thirds, strength 0.93": [*DEFAULT, "--losses.target_depths", "[0.67]", *strength(0.93)],

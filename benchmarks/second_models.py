@@ -8,7 +8,7 @@
     rerouting train --recipe default --model.name DIR
 
 `gemma`: Gemma 3 270M is a base model; it gets Gemma's chat template and instruction tuning on UltraFeedback's answers.
-`refusing`: the embedded model, tuned to decline bundled harmful training requests and to go on answering: as many short
+`refusing`: the embedded model, tuned to decline bundled harmful training requests and to go on answering: more short
 harmless requests of each kind stand beside them with its own answers, without which it declines nearly everything.
 Adapters in every linear layer (rank 64), the mean loss of the answers' tokens, one pass, merged, saved in bfloat16.
 """
@@ -54,8 +54,8 @@ def instructions(file: Path, limit: int | None = None) -> list[Chat]:
     return [chat for chat in chats if (chat.response or "").strip()]
 
 
-def declining(loaded: LoadedModel, each: int) -> list[Chat]:
-    """Harmful training requests declined, and as many benign and borderline ones with the model's own answers."""
+def declining(loaded: LoadedModel, refusals: int, each: int) -> list[Chat]:
+    """Harmful training requests declined, and benign and borderline ones with the model's own answers."""
     kept = [
         chat
         for kind in ("benign", "borderline")
@@ -63,7 +63,7 @@ def declining(loaded: LoadedModel, each: int) -> list[Chat]:
     ]
     answers = Target(loaded, 96).answer([Attempt(chat) for chat in kept])
     own = [chat.with_response(answer) for chat, answer in zip(kept, answers, strict=True) if answer.strip()]
-    return own + Refused(options={"kind": "harmful", "split": "train", "limit": each}).load()
+    return own + Refused(options={"kind": "harmful", "split": "train", "limit": refusals}).load()
 
 
 def tune(model: Any, examples: list[Example], args: argparse.Namespace) -> Any:
@@ -127,7 +127,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--limit", type=int, help="rows of --chats; all if not given")
-    parser.add_argument("--each", type=int, default=250, help="refusing: requests of each of the three kinds")
+    parser.add_argument("--refusals", type=int, default=150, help="refusing: harmful requests that it learns to decline")
+    parser.add_argument("--each", type=int, default=600, help="refusing: benign and borderline requests each")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.out.exists():
@@ -138,7 +139,7 @@ def main() -> None:
     if args.kind == "gemma":
         loaded.tokenizer.chat_template = GEMMA_TEMPLATE
     else:
-        chats += declining(loaded, args.each)
+        chats += declining(loaded, args.refusals, args.each)
     examples, _ = tokenise_all(chats, loaded.tokenizer, max_total=args.tokens, mask="response")
     model = tune(loaded.model, examples, args)
     if args.kind == "gemma":

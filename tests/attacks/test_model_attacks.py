@@ -5,11 +5,14 @@ import torch
 
 from rerouting.attacks.best_of_n import BestOfN
 from rerouting.attacks.embedding import Embedding
+from rerouting.attacks.no_end import NoEnd, banned
+from rerouting.attacks.prefill import Prefill
 from rerouting.attacks.refusal_ablation import RefusalAblation
 from rerouting.attacks.repe import Repe, reading_vectors
 from rerouting.core.contracts import Resources, Verdict
 from rerouting.core.records import Chat, Message
 from rerouting.models.config import ModelConfig
+from rerouting.models.generation import generate
 from rerouting.models.loading import load
 from rerouting.models.steering_hooks import without
 from rerouting.targets.target import Target
@@ -56,6 +59,28 @@ def test_steering_is_taken_off_again(target, attack):
 def test_ablation_leaves_nothing_along_the_direction(target):
     unit = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(1)), dim=0)
     assert float((without(unit, torch.randn(2, 3, 32)) @ unit).abs().max()) < 1e-5
+
+
+def test_an_answer_that_may_not_end_has_its_full_length(target):
+    config, before = target.model.generation_config, target.model.generation_config.eos_token_id
+    prompts = [target.prompt_ids(attempt) for attempt in Prefill().prompts(CHATS)]
+    (first, _), (second, _) = (
+        new[:2] for new in generate(target.model, target.tokenizer, prompts, max_new_tokens=4)
+    )
+    config.eos_token_id = [first, second]  # what the model would write
+    try:
+        assert target.answer(Prefill().prompts(CHATS)) == ["", ""]
+        attempts = NoEnd().run(target, CHATS, RESOURCES)
+    finally:
+        config.eos_token_id = before
+    assert all(attempt.answer for attempt in attempts)
+    assert [attempt.prefill for attempt in attempts] == ["To bake, first:\n\n", "You go:\n\n"]
+    with banned(target.model, [first, second, 10**6]):
+        new = generate(target.model, target.tokenizer, prompts, max_new_tokens=4)
+    assert [len(ids) for ids in new] == [4, 4] and not {first, second} & {*new[0], *new[1]}
+    assert generate(target.model, target.tokenizer, prompts, max_new_tokens=1) == [[first], [second]], (
+        "taken off"
+    )
 
 
 def test_best_of_n_stops_at_success_and_keeps_what_was_not_judged(target):

@@ -6,6 +6,7 @@ tokens, in float32:
 - `retain`: response tokens of the retain stream;
 - `harmful`: response tokens of the circuit-breaker stream;
 - `end`: in whole retain responses, the token after which the end of turn comes, and which so predicts it;
+- `stop`: `end`, turned until the blocks above do end the turn (training/stop_place.py);
 - `refusal`: the first words of retain responses that decline (`core.refusal.declines`), 8 tokens of each. Not the
   prompt's last token, which predicts the first of them: where refusals are not the model's own, its state is still that
   of a model about to answer.
@@ -29,6 +30,7 @@ from rerouting.data.template import closing_ids
 from rerouting.models.trunk import Trunk
 from rerouting.training.config import LossConfig
 from rerouting.training.states import mean_states
+from rerouting.training.stop_place import stopping
 
 if TYPE_CHECKING:
     from rerouting.training.loop import TrainingData
@@ -85,12 +87,17 @@ def measure(
     """
     found = {}
     for name in names:
-        examples = marked(name, data, tokenizer)[:MOST]
+        examples = marked("end" if name == "stop" else name, data, tokenizer)[:MOST]
         means, counts = mean_states(
             trunk, examples, layers, pad_id=pad_id, size=size, what=f"measuring the place {name}"
         )
         total = (means.double() * counts.double()[:, None, None]).sum(dim=0) / counts.double().sum()
         found[name] = Place(total.float().contiguous(), len(examples), int(counts.sum()))
+        if name == "stop":
+            harmful = list({one.ids: one for one in data.circuit_breaker}.values())[:MOST]
+            end = closing_ids(tokenizer)[-1]
+            turned = stopping(trunk.model, layers, found[name].mean, harmful, end)
+            found[name] = replace(found[name], mean=turned)
         if not torch.isfinite(found[name].mean).all():
             raise UserError(f"the place {name} is not finite", "set model.dtype to float32")
     return found

@@ -38,8 +38,9 @@ from rerouting.losses.geometry import angle
 class ToPlace:
     """Zero once a state lies within an angle of the place, and (if asked for) far enough from what it was."""
 
-    place: Literal["end", "refusal", "retain"] = "end"
-    """Where to: before the end of turn, the first words of refusals, or the mean of retained answers."""
+    place: Literal["end", "stop", "refusal", "retain"] = "end"
+    """Where to: before the end of turn, where the blocks above do end it, the first words of refusals, or the mean of
+    retained answers."""
     within: float = 10.0
     """Degrees from the place that are near enough."""
     length: float = 0.0
