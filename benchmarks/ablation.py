@@ -59,11 +59,14 @@ def retaining(*sources: dict[str, Any]) -> list[str]:
 
 
 SCHEDULE = "--losses.schedule.options"
+END = instead("to_place", place="end", within=10.0, length=0.5)
+"""To the mean state before the end of turn: at the middle of the depth the blocks above do not surely end there."""
 FOUR_FIFTHS = [
     *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
     *(SCHEDULE, '{"reroute": 3.0, "retain_from": 14.0, "retain_to": 80.0}'),
     *("--data.mask", "response", "--data.retain_mask", "all"),
     *("--losses.retain", '{"name": "relative"}'),
+    *END,
 ]
 """Where a tripped answer ends, at the price of borderline requests; a part of it costs less."""
 BEFORE = [
@@ -73,10 +76,6 @@ BEFORE = [
 """The default until 2026-11-29: the same tokens in half as many steps."""
 EQUAL = retaining(retained("benign"), retained("borderline"))
 """… and as many borderline requests as benign ones."""
-MORE_FACTS = retaining(
-    retained("benign"), retained("borderline", 2.0), retained("benign", 1.0, categories=["facts"])
-)
-"""... and short facts as often again."""
 VARIANTS: dict[str, list[str]] = {
     "paper": [*DEFAULT, "--config", str(HERE / "paper_settings.yaml")],
     "paper, relative distance": [
@@ -89,19 +88,17 @@ VARIANTS: dict[str, list[str]] = {
     "quickstart": QUICK,
     "default": DEFAULT,
     "default, twice the weight": [*DEFAULT, "--losses.schedule.options.reroute", "8.0"],
-    "default until 2026-11-29": [*DEFAULT, *BEFORE, *EQUAL],
-    "default, large batches": [*DEFAULT, *BEFORE],
+    "default to the end": [*DEFAULT, *END],
+    "default to the end, large batches": [*DEFAULT, *END, *BEFORE],
+    "default to the end, strength 0.9": [*DEFAULT, *END, *strength(0.9)],
+    "default until 2026-11-29": [*DEFAULT, *END, *BEFORE, *EQUAL],
+    "default, within 10": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
+    "default, twice as long": [*DEFAULT, "--training.steps", "600"],
     "default, borderline once": [*DEFAULT, *EQUAL],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
     "default at the middle and four fifths": [*DEFAULT, "--losses.target_depths", "[0.54, 0.8]"],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
-    "default, twice as long": [*DEFAULT, "--training.steps", "600"],
-    "default, twice as long, facts": [*DEFAULT, "--training.steps", "600", *MORE_FACTS],
-    "default to stop": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
-    "default to stop, narrow": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
-    "default to stop, within 30": [*DEFAULT, *instead("to_place", place="stop", within=30.0, length=0.5)],
-    "default, facts": [*DEFAULT, *MORE_FACTS],
     "default, strength 0.9": [*DEFAULT, *strength(0.9)],
     "default, strength 1.1": [*DEFAULT, *strength(1.1)],
     "default at two thirds, strength 0.93": [*DEFAULT, "--losses.target_depths", "[0.67]", *strength(0.93)],
@@ -110,7 +107,7 @@ VARIANTS: dict[str, list[str]] = {
     "default at four fifths, strength 0.9": [*DEFAULT, *FOUR_FIFTHS, *strength(0.9)],
     "default at four fifths, strength 0.85": [*DEFAULT, *FOUR_FIFTHS, *strength(0.85)],
     "quickstart until 2026-11-29": ["--recipe", "four-fifths"],
-    "lengths free": [*DEFAULT, *instead("to_place", place="end", within=10.0, length=0.0)],
+    "lengths free": [*DEFAULT, *instead("to_place", place="stop", within=30.0, length=0.0)],
     "quickstart, 150 steps": [*QUICK, "--training.steps", "150"],
     "angle instead of the end": [*QUICK, *ANGLE, SCHEDULE, RAMP],
     "place at layer 20": [*QUICK, *AT_20],

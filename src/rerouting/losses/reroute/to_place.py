@@ -7,8 +7,8 @@ ends its answer (`end`) may end it, and one that goes to where the base refuses 
 For `end` the layer decides. SmolLM2-135M (30 layers; 16 harmful answers, states of the base moved onto the place
 by hand, length kept, from the fifth token on): mean probability of the end of turn 0.03, 0.11, 0.74 and 0.95 at
 layers 10, 15, 20 and 25, from 0.001; 13° to 14° away 0.52 at layer 20, 0.80 at layer 25. So: from two thirds of the
-depth on, and within 10°; there, no loss on the vocabulary is needed. Further down, trained adapters still end three
-quarters of the tripped answers, and harmful requests are told from harmless ones better (docs/log.md, 2026-11-28).
+depth on, and within 10°. Further down, where harmful requests are told from harmless ones better, `stop` is a place
+where the blocks above do end the turn (training/stop_place.py), from 30° away too: no loss on the vocabulary is needed.
 
 The loss is θ(adapted, place) beyond `within`, as a share of a right angle. Its slope is the same at every angle,
 and there is no stationary start: an untrained state already has somewhere to go.
