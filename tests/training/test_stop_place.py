@@ -23,9 +23,9 @@ def examples():
     ]
 
 
-def nats(model, layer, place, share=1.0):
-    """Mean loss of the end of turn, with states moved by hand: the block's output is replaced, its length kept."""
-    losses = []
+def probabilities(model, layer, place, share):
+    """Of the end of turn, with states moved by hand: the block's output is replaced, its length kept."""
+    found = []
     for one in examples():
 
         def moved(module, args, output):
@@ -40,8 +40,8 @@ def nats(model, layer, place, share=1.0):
         with torch.no_grad():
             logits = model(torch.tensor([one.ids])).logits[0, 4:]
         handle.remove()
-        losses.append(-logits.log_softmax(-1)[:, END])
-    return torch.cat(losses).mean()
+        found.append(logits.softmax(-1)[:, END])
+    return torch.cat(found)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -50,10 +50,10 @@ def test_every_family_learns_a_place_and_keeps_its_weights(family):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     width = Trunk(model, 2)(torch.tensor([[5, 6]]), torch.ones(1, 2, dtype=torch.long), [2])[2].shape[-1]
     starts = 3 * torch.randn(1, width, generator=torch.Generator().manual_seed(1))
-    found = stopping(model, (2,), starts, examples(), END)
-    assert found.shape == starts.shape and not torch.allclose(found, starts)
+    found, (chance,) = stopping(model, (2,), starts, examples(), END)
+    assert 0 < chance < 1 and found.shape == starts.shape and not torch.allclose(found, starts)
     torch.testing.assert_close(found.norm(dim=1), starts.norm(dim=1))
-    assert torch.equal(found, stopping(model, (2,), starts, examples(), END)), "the same again"
+    assert torch.equal(found, stopping(model, (2,), starts, examples(), END)[0]), "the same again"
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     assert all(item.grad is None for item in model.parameters())
@@ -63,10 +63,12 @@ def test_every_family_learns_a_place_and_keeps_its_weights(family):
 def test_blocks_above_end_the_turn_there_and_on_the_way():
     model = FAMILIES["llama"]()
     starts = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
-    found = stopping(model, (1, 2), starts, examples(), END)
-    for layer, start, place in zip((1, 2), starts, found, strict=True):
+    found, chances = stopping(model, (1, 2), starts, examples(), END)
+    for layer, start, place, chance in zip((1, 2), starts, found, chances, strict=True):
+        assert chance == pytest.approx(float(probabilities(model, layer, place, 0.5).mean()), rel=1e-4)
         for share in (1.0, 0.7):
-            assert nats(model, layer, place, share) < nats(model, layer, start, share) - 0.02
+            before, after = (probabilities(model, layer, one, share) for one in (start, place))
+            assert after.log().mean() > before.log().mean() + 0.02
 
 
 def test_it_is_measured_like_the_others(monkeypatch):
@@ -80,8 +82,9 @@ def test_it_is_measured_like_the_others(monkeypatch):
         == (found["end"].examples, found["end"].tokens)
         == (1, 1)
     )
-    expected = stopping(model, (2,), found["end"].mean, examples(), END)
+    expected, chances = stopping(model, (2,), found["end"].mean, examples(), END)
     assert torch.equal(found["stop"].mean, expected), "every example once"
+    assert found["stop"].ends == tuple(chances) and found["end"].ends == ()
     with pytest.raises(UserError, match="no retain response ends"):
         measure(("stop",), Trunk(model, 2), TrainingData(examples(), []), None, (2,), pad_id=0, size=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from rerouting.training.config import RunConfig
 from rerouting.training.loop import TrainingData
 from rerouting.training.places import measure, wanted
 
+SURE = 0.5
+"""Probability of the end of turn behind `stop`, below which training says so."""
+
 
 def save_places(config: RunConfig, base: LoadedModel, data: TrainingData, file: Path) -> dict[str, Any]:
     """Measure what the rerouting loss asks for, and write it; nothing is written if it asks for nothing.
 
     Returns:
-        What the manifest says of each place: examples, tokens, and its length at each target layer.
+        What the manifest says of each place: examples, tokens, its length at each target layer, and of `stop` how
+        surely the blocks above end the turn.
 
     Raises:
         UserError: the streams have nothing to measure a place on.
@@ -38,6 +43,12 @@ def save_places(config: RunConfig, base: LoadedModel, data: TrainingData, file: 
         pad_id=base.tokenizer.pad_token_id,
         size=config.training.micro_batch,
     )
+    for layer, ends in zip(layers, found["stop"].ends if "stop" in found else (), strict=False):
+        if ends < SURE:
+            sys.stderr.write(
+                f"half the way to the place stop at layer {layer} the turn ends with probability {ends:.2f}: "
+                "tripped answers may babble on; a higher target layer may end them\n"
+            )
     if found:
         atomic_write(file, to_bytes({name: place.mean for name, place in found.items()}))
     return {
@@ -46,6 +57,7 @@ def save_places(config: RunConfig, base: LoadedModel, data: TrainingData, file: 
             "tokens": place.tokens,
             "norm": {str(layer): float(row.norm()) for layer, row in zip(layers, place.mean, strict=True)},
         }
+        | ({"ends": dict(zip(map(str, layers), place.ends, strict=True))} if place.ends else {})
         for name, place in found.items()
     }
 

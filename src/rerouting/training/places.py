@@ -43,17 +43,19 @@ OPENING = 8
 
 @dataclass(frozen=True)
 class Place:
-    """A mean state at each of L layers.
+    """A state at each of L layers.
 
     Attributes:
         mean: (L, D) float32.
         examples: how many it was measured on.
         tokens: how many tokens.
+        ends: of `stop`, by layer: the probability of the end of turn from half the way.
     """
 
     mean: Tensor
     examples: int
     tokens: int
+    ends: tuple[float, ...] = ()
 
 
 def wanted(losses: LossConfig) -> tuple[str, ...]:
@@ -96,8 +98,8 @@ def measure(
         if name == "stop":
             harmful = list({one.ids: one for one in data.circuit_breaker}.values())[:MOST]
             end = closing_ids(tokenizer)[-1]
-            turned = stopping(trunk.model, layers, found[name].mean, harmful, end)
-            found[name] = replace(found[name], mean=turned)
+            turned, ends = stopping(trunk.model, layers, found[name].mean, harmful, end)
+            found[name] = replace(found[name], mean=turned, ends=tuple(ends))
         if not torch.isfinite(found[name].mean).all():
             raise UserError(f"the place {name} is not finite", "set model.dtype to float32")
     return found

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from rerouting.core.errors import UserError
 from rerouting.core.progress import bar
@@ -39,7 +40,7 @@ def stopping(
     examples: Sequence[Example],
     end: int,
     seed: int = 0,
-) -> Tensor:
+) -> tuple[Tensor, list[float]]:
     """Turn each layer's place until states moved towards it end the turn.
 
     States keep their length and go a random share of the way, at the tokens that the examples' masks select.
@@ -53,58 +54,62 @@ def stopping(
         seed: of the examples' order and the shares.
 
     Returns:
-        (L, D) float32 on the host, as long as `starts`.
+        The places, (L, D) float32 on the host, as long as `starts`; and by layer the mean probability of the end of
+        turn behind states that have gone half the way.
 
     Raises:
-        UserError: no example has a selected token among its first `TOKENS`.
+        UserError: no example without a picture has a selected token among its first `TOKENS`.
     """
-    rows = [
-        (one.ids[:TOKENS], one.mask[:TOKENS]) for one in examples if any(one.mask[:TOKENS]) and not one.images
-    ]
+    rows = [(one.ids[:TOKENS], one.mask[:TOKENS]) for one in examples if not one.images]
+    rows = [(ids, mask) for ids, mask in rows if any(mask)]
     if not rows:
         raise UserError(
-            f"no circuit-breaker example has a response within {TOKENS} tokens", "choose place: end"
+            f"no circuit-breaker example without a picture has a response within {TOKENS} tokens",
+            "choose place: end",
         )
-    found = []
+    found, chances = [], []
     with bar("measuring the place stop", STEPS * len(layers)) as progress:
         for layer, start in zip(layers, starts, strict=True):
-            draw = random.Random(f"{seed}/stop")
+            draw, above = random.Random(f"{seed}/stop"), _Above(model, layer, end)
             place = start.detach().clone().requires_grad_()
             optimiser = torch.optim.Adam([place], lr=RATE * float(start.norm()) / math.sqrt(len(start)))
             for _ in range(STEPS):
                 optimiser.zero_grad()
                 for ids, mask in draw.sample(rows, min(EXAMPLES, len(rows))):
                     share = HALF_WAY + (1 - HALF_WAY) * draw.random()
-                    _loss(model, layer, place, ids, mask, share, end).backward(inputs=[place])  # type: ignore[no-untyped-call]
+                    loss = above.nats(place, ids, mask, share).mean()
+                    loss.backward(inputs=[place])  # type: ignore[no-untyped-call]
                 optimiser.step()
                 progress.advance()
             turned = place.detach()
             found.append(turned * (start.norm() / turned.norm()))
-    return torch.stack(found)
+            with torch.no_grad():
+                nats = [above.nats(turned, ids, mask, HALF_WAY) for ids, mask in rows[: 2 * EXAMPLES]]
+            chances.append(float(torch.cat(nats).neg().exp().mean()))
+    return torch.stack(found), chances
 
 
-def _loss(
-    model: torch.nn.Module,
-    layer: int,
-    place: Tensor,
-    ids: Sequence[int],
-    mask: Sequence[bool],
-    share: float,
-    end: int,
-) -> Tensor:
-    """Nats of the end of turn behind the selected tokens, whose states have gone that share of the way."""
-    device = next(model.parameters()).device
-    chosen = torch.tensor(mask, device=device)
-    spots = chosen.nonzero()[:, 0]
+@dataclass(frozen=True)
+class _Above:
+    """What the blocks above a layer make of states that are moved there."""
 
-    def towards(states: Tensor) -> Tensor:
-        wide = states.float()
-        moved = (1 - share) * normalize(wide, dim=-1) + share * normalize(place.to(device), dim=0)
-        moved = normalize(moved, dim=-1) * wide.norm(dim=-1, keepdim=True)
-        return torch.where(chosen[:, None], moved, wide).to(states.dtype)
+    model: torch.nn.Module
+    layer: int
+    end: int
 
-    with changed_layer(model, layer, towards):
-        logits = model(
-            input_ids=torch.tensor([list(ids)], device=device), use_cache=False, logits_to_keep=spots
-        ).logits[0]
-    return cross_entropy(logits.float(), torch.full((len(spots),), end, device=device))
+    def nats(self, place: Tensor, ids: Sequence[int], mask: Sequence[bool], share: float) -> Tensor:
+        """Loss (n,) of the end of turn behind each of n selected tokens, whose states go that share of the way."""
+        device = next(self.model.parameters()).device
+        chosen = torch.tensor(mask, device=device)
+        spots = chosen.nonzero()[:, 0]
+
+        def towards(states: Tensor) -> Tensor:
+            wide = states.float()
+            moved = (1 - share) * normalize(wide, dim=-1) + share * normalize(place.to(device), dim=0)
+            moved = normalize(moved, dim=-1) * wide.norm(dim=-1, keepdim=True)
+            return torch.where(chosen[:, None], moved, wide).to(states.dtype)
+
+        with changed_layer(self.model, self.layer, towards):
+            row = torch.tensor([list(ids)], device=device)
+            logits: Tensor = self.model(input_ids=row, use_cache=False, logits_to_keep=spots).logits[0]
+        return -logits.float().log_softmax(dim=-1)[:, self.end]
