@@ -59,8 +59,8 @@ def retaining(*sources: dict[str, Any]) -> list[str]:
 
 
 SCHEDULE = "--losses.schedule.options"
-END = instead("to_place", place="end", within=10.0, length=0.5)
-"""To the mean state before the end of turn: at the middle of the depth the blocks above do not surely end there."""
+END = [*instead("to_place", place="end", within=10.0, length=0.5), *strength(1.0)]
+"""To the mean state before the end of turn, where the blocks above the middle do not surely end; the whole adapter."""
 FOUR_FIFTHS = [
     *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
     *(SCHEDULE, '{"reroute": 3.0, "retain_from": 14.0, "retain_to": 80.0}'),
@@ -99,8 +99,7 @@ VARIANTS: dict[str, list[str]] = {
     "default, not rounded off": [*DEFAULT, "--losses.retain", '{"name": "relative"}'],
     "default at the middle and four fifths": [*DEFAULT, "--losses.target_depths", "[0.54, 0.8]"],
     "default at two thirds": [*DEFAULT, "--losses.target_depths", "[0.67]"],
-    "default, strength 0.9": [*DEFAULT, *strength(0.9)],
-    "default, strength 1.1": [*DEFAULT, *strength(1.1)],
+    "default, strength 1": [*DEFAULT, *strength(1.0)],
     "default at two thirds, strength 0.93": [*DEFAULT, "--losses.target_depths", "[0.67]", *strength(0.93)],
     "default at four fifths": [*DEFAULT, *FOUR_FIFTHS],
     "default at four fifths, strength 0.92": [*DEFAULT, *FOUR_FIFTHS, *strength(0.92)],
