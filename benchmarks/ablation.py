@@ -175,7 +175,9 @@ def at_another_strength(name: str, seed: str, out: Path) -> Path | None:
 def comparable(config: RunConfig) -> RunConfig:
     """The configuration without its words, its strength, and what is the same in all rows."""
     lora, sampling = replace(config.lora, strength=1.0), replace(config.sampling, seed=0)
-    return replace(config, lora=lora, sampling=sampling, seed=0, evaluation=RunConfig().evaluation, description="")
+    return replace(
+        config, lora=lora, sampling=sampling, seed=0, evaluation=RunConfig().evaluation, description=""
+    )
 
 
 def train(name: str, seed: str, out: Path) -> Path:
@@ -183,7 +185,14 @@ def train(name: str, seed: str, out: Path) -> Path:
     folder = out / f"{name}-{seed}"
     trained = at_another_strength(name, seed, out)
     if trained and not (folder / "checkpoints").exists():
-        run("rescale", str(trained), "--strength", str(configuration(name).lora.strength), "--out", str(folder))
+        run(
+            "rescale",
+            str(trained),
+            "--strength",
+            str(configuration(name).lora.strength),
+            "--out",
+            str(folder),
+        )
     else:
         fixed = ["--seed", seed, "--sampling.seed", "0", "--evaluation.sets", "[]"]
         run("train", *VARIANTS[name], *fixed, "--out", str(folder))

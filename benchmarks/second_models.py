@@ -127,7 +127,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--limit", type=int, help="rows of --chats; all if not given")
-    parser.add_argument("--refusals", type=int, default=150, help="refusing: harmful requests that it learns to decline")
+    parser.add_argument(
+        "--refusals", type=int, default=150, help="refusing: harmful requests that it declines"
+    )
     parser.add_argument("--each", type=int, default=600, help="refusing: benign and borderline requests each")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -15,7 +15,7 @@ CHATS = [
 def test_these_are_the_attacks():
     expected = (
         "adapter_subtraction autodan best_of_n blank_image crescendo direct embedding embedding_strong finetune gcg "
-        "human_jailbreaks image_pgd latent_pgd many_shot multilingual pair prefill refusal_ablation repe "
+        "human_jailbreaks image_pgd latent_pgd many_shot multilingual no_end pair prefill refusal_ablation repe "
         "safety_prompt static steering tap text_only typographic"
     )
     assert available("attacks") == tuple(expected.split())

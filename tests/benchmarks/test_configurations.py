@@ -58,10 +58,10 @@ def test_a_row_of_another_strength_needs_no_training_of_its_own(tmp_path):
     for name in ("default", "default at two thirds"):
         (tmp_path / f"{name}-1").mkdir()
         (tmp_path / f"{name}-1" / "config.yaml").write_text(dump_yaml(configuration(name)))
-    assert at_another_strength("default, strength 0.9", "1", tmp_path) is None, "not finished"
+    assert at_another_strength("default, strength 1", "1", tmp_path) is None, "not finished"
     for name in ("default", "default at two thirds"):
         (tmp_path / f"{name}-1" / "README.md").touch()
-    assert at_another_strength("default, strength 0.9", "1", tmp_path) == tmp_path / "default-1"
-    assert at_another_strength("default, strength 0.9", "0", tmp_path) is None, "another seed"
+    assert at_another_strength("default, strength 1", "1", tmp_path) == tmp_path / "default-1"
+    assert at_another_strength("default, strength 1", "0", tmp_path) is None, "another seed"
     assert at_another_strength("default at four fifths", "1", tmp_path) is None, "another training"
     assert at_another_strength("default", "1", tmp_path) is None, "the same strength"

@@ -108,7 +108,9 @@ def test_a_run_says_how_surely_the_turn_ends_at_stop(recipe, tmp_path, capsys):
     stop = ["--losses.reroute", '{"name": "to_place", "options": {"place": "stop"}}']
     assert train(recipe, tmp_path / "run", *stop) == 0
     noted = manifest(tmp_path / "run")["places"]["stop"]
-    assert noted["examples"] == 6 and 0 < noted["ends"]["2"] < 0.5, "a random model above does not end the turn"
+    assert noted["examples"] == 6 and 0 < noted["ends"]["2"] < 0.5, (
+        "a random model above does not end the turn"
+    )
     said = capsys.readouterr().err
     assert f"stop at layer 2 the turn ends with probability {noted['ends']['2']:.2f}" in said
     assert load_file(tmp_path / "run" / "places.safetensors")["stop"].shape[0] == 1

@@ -97,13 +97,13 @@ def test_a_place_is_the_mean_over_tokens_not_over_examples(monkeypatch):
     examples = tiny_examples()
     monkeypatch.setattr("rerouting.training.places.marked", lambda *_: examples)
     found = measure(("retain",), Trunk(model, 2), DATA, TOKENIZER, (2,), pad_id=0, size=2)["retain"]
-    assert (found.examples, found.tokens, found.mean.shape) == (3, 8, (1, 32))
+    assert (found.examples, found.tokens, found.state.shape) == (3, 8, (1, 32))
     trunk = Trunk(model, 2)
     total = torch.zeros(32)
     for one in examples:
         ids = torch.tensor([one.ids])
         total += trunk(ids, torch.ones_like(ids), [2])[2][0][torch.tensor(one.mask)].sum(dim=0)
-    torch.testing.assert_close(found.mean[0], total / 8, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.state[0], total / 8, atol=1e-5, rtol=1e-4)
 
 
 def test_losses_say_which_places_they_want():

@@ -1,10 +1,13 @@
 """The place `stop`: found by the model's own blocks above, which then end the turn."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rerouting.core.errors import UserError
 from rerouting.data.formatting import Example
+from rerouting.models.layers import decoder_blocks
 from rerouting.models.trunk import Trunk
 from rerouting.training.loop import TrainingData
 from rerouting.training.places import measure
@@ -50,10 +53,10 @@ def test_every_family_learns_a_place_and_keeps_its_weights(family):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     width = Trunk(model, 2)(torch.tensor([[5, 6]]), torch.ones(1, 2, dtype=torch.long), [2])[2].shape[-1]
     starts = 3 * torch.randn(1, width, generator=torch.Generator().manual_seed(1))
-    found, (chance,) = stopping(model, (2,), starts, examples(), END)
+    found, (chance,) = stopping(Trunk(model, 2), (2,), starts, examples(), END)
     assert 0 < chance < 1 and found.shape == starts.shape and not torch.allclose(found, starts)
     torch.testing.assert_close(found.norm(dim=1), starts.norm(dim=1))
-    assert torch.equal(found, stopping(model, (2,), starts, examples(), END)[0]), "the same again"
+    assert torch.equal(found, stopping(Trunk(model, 2), (2,), starts, examples(), END)[0]), "the same again"
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
     assert all(item.grad is None for item in model.parameters())
@@ -63,7 +66,7 @@ def test_every_family_learns_a_place_and_keeps_its_weights(family):
 def test_blocks_above_end_the_turn_there_and_on_the_way():
     model = FAMILIES["llama"]()
     starts = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
-    found, chances = stopping(model, (1, 2), starts, examples(), END)
+    found, chances = stopping(Trunk(model, 2), (1, 2), starts, examples(), END)
     for layer, start, place, chance in zip((1, 2), starts, found, chances, strict=True):
         assert chance == pytest.approx(float(probabilities(model, layer, place, 0.5).mean()), rel=1e-4)
         for share in (1.0, 0.7):
@@ -82,15 +85,32 @@ def test_it_is_measured_like_the_others(monkeypatch):
         == (found["end"].examples, found["end"].tokens)
         == (1, 1)
     )
-    expected, chances = stopping(model, (2,), found["end"].mean, examples(), END)
-    assert torch.equal(found["stop"].mean, expected), "every example once"
+    expected, chances = stopping(Trunk(model, 2), (2,), found["end"].state, examples(), END)
+    assert torch.equal(found["stop"].state, expected), "every example once"
     assert found["stop"].ends == tuple(chances) and found["end"].ends == ()
     with pytest.raises(UserError, match="no retain response ends"):
         measure(("stop",), Trunk(model, 2), TrainingData(examples(), []), None, (2,), pad_id=0, size=2)
 
 
-def test_responses_out_of_sight_are_an_error():
-    late = Example(tuple(range(10, 60)) * 6, 280, (False,) * 280 + (True,) * 20, "late")
-    assert late.ids[:TOKENS] != late.ids
-    with pytest.raises(UserError, match=r"within 256 tokens.*place: end"):
-        stopping(FAMILIES["llama"](), (2,), torch.randn(1, 32), [late], END)
+def test_long_prompts_keep_their_responses_in_sight_and_pictures_are_left_out():
+    model, starts = FAMILIES["llama"](), torch.randn(1, 32, generator=torch.Generator().manual_seed(1))
+    prompt = tuple(range(10, 60)) * 6
+    long = Example(prompt + (5,) * (TOKENS + 9), 300, (False,) * 300 + (True,) * (TOKENS + 9), "long")
+    cut = replace(long, ids=long.ids[: 300 + TOKENS], mask=long.mask[: 300 + TOKENS])
+    pictured = replace(examples()[0], images=("a.png",))
+    found = stopping(Trunk(model, 2), (2,), starts, [long, pictured], END)
+    assert torch.equal(found[0], stopping(Trunk(model, 2), (2,), starts, [cut], END)[0])
+    with pytest.raises(UserError, match=r"has a picture.*place: end, within: 10"):
+        stopping(Trunk(model, 2), (2,), starts, [pictured], END)
+
+
+def test_blocks_that_must_be_named_and_bfloat16():
+    model, starts = (
+        FAMILIES["llama"]().bfloat16(),
+        torch.randn(1, 32, generator=torch.Generator().manual_seed(1)),
+    )
+    model.twin = torch.nn.ModuleList(model.model.layers)  # a second list that fits
+    with pytest.raises(UserError, match=r"model\.blocks"):
+        decoder_blocks(model)
+    found, (chance,) = stopping(Trunk(model, 2, "model.layers"), (2,), starts, examples(), END)
+    assert found.dtype == torch.float32 and bool(found.isfinite().all()) and 0 < chance < 1

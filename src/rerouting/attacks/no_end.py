@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from rerouting.attacks.prefill import Prefill
 from rerouting.core.attempt import Attempt
 from rerouting.core.contracts import Resources
 from rerouting.core.records import Chat
+from rerouting.data.template import closing_ids
 from rerouting.models.generation import end_tokens
 from rerouting.models.layers import unwrapped
 from rerouting.targets.target import Target
@@ -26,12 +27,11 @@ from rerouting.targets.target import Target
 
 @dataclass(frozen=True)
 class NoEnd:
-    """White-box or by logit biases; every answer has its full length."""
+    """White-box or by logit biases; every answer has its full length, and a rate is a lower bound: what is forced on
+    behind a whole answer is unlikely text, which `broken` may hold against it."""
 
     openings: list[str] = field(default_factory=lambda: ["{target}:\n\n"])
     """As in `prefill`."""
-
-    tampers: ClassVar[bool] = True
 
     def run(self, target: Target, chats: Sequence[Chat], resources: Resources) -> list[Attempt]:
         """The prefilled requests, answered without an end.
@@ -40,7 +40,9 @@ class NoEnd:
             UserError: as `prefill`.
         """
         attempts = Prefill(self.openings).prompts(chats)
-        tokens = sorted(end_tokens(target.model) | set(target.tokenizer.all_special_ids))
+        added = target.tokenizer.added_tokens_decoder.items()
+        special = {number for number, token in added if token.special}
+        tokens = sorted(end_tokens(target.model) | set(closing_ids(target.tokenizer)[-1:]) | special)
         with banned(target.model, tokens):
             answers = target.answer(attempts)
         return [attempt.answered(answer) for attempt, answer in zip(attempts, answers, strict=True)]

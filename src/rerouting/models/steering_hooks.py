@@ -7,7 +7,7 @@ out of the norm behind them where a family has one (Gemma 2 and 3, OLMo 2). Laye
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -50,10 +50,14 @@ def plus(vector: Tensor, states: Tensor) -> Tensor:
     return states + vector.to(states)
 
 
-@contextmanager
-def changed_layer(model: Any, layer: int, change: Change) -> Iterator[None]:
+def changed_layer(model: Any, layer: int, change: Change) -> AbstractContextManager[None]:
     """Pass the states (B, T, D) of one layer (≥ 1) through a function."""
-    block = decoder_blocks(model).blocks[block_of_layer(layer)]
+    return changed_output(decoder_blocks(model).blocks[block_of_layer(layer)], change)
+
+
+@contextmanager
+def changed_output(block: nn.Module, change: Change) -> Iterator[None]:
+    """Pass what a block puts out, (B, T, D), through a function."""
     handle = block.register_forward_hook(_output_hook(change))
     try:
         yield

@@ -47,15 +47,15 @@ def save_places(config: RunConfig, base: LoadedModel, data: TrainingData, file: 
         if ends < SURE:
             sys.stderr.write(
                 f"half the way to the place stop at layer {layer} the turn ends with probability {ends:.2f}: "
-                "tripped answers may babble on; a higher target layer may end them\n"
+                "tripped answers may babble on; a higher one of losses.target_depths may end them\n"
             )
     if found:
-        atomic_write(file, to_bytes({name: place.mean for name, place in found.items()}))
+        atomic_write(file, to_bytes({name: place.state for name, place in found.items()}))
     return {
         name: {
             "examples": place.examples,
             "tokens": place.tokens,
-            "norm": {str(layer): float(row.norm()) for layer, row in zip(layers, place.mean, strict=True)},
+            "norm": {str(layer): float(row.norm()) for layer, row in zip(layers, place.state, strict=True)},
         }
         | ({"ends": dict(zip(map(str, layers), place.ends, strict=True))} if place.ends else {})
         for name, place in found.items()

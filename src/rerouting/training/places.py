@@ -1,12 +1,12 @@
-"""Places: mean states of the base model that a rerouting loss may route to, or away from.
+"""Places: states of the base model that a rerouting loss may route to, or away from.
 
-Ours. Measured once, before training, from the training streams alone, at the target layers. Each is a mean over
-tokens, in float32:
+Ours. Measured once, before training, from the training streams alone, at the target layers, in float32; but for `stop`
+each is a mean over tokens:
 
 - `retain`: response tokens of the retain stream;
 - `harmful`: response tokens of the circuit-breaker stream;
 - `end`: in whole retain responses, the token after which the end of turn comes, and which so predicts it;
-- `stop`: `end`, turned until the blocks above do end the turn (training/stop_place.py);
+- `stop`: `end`, turned to where the blocks above end the turn (training/stop_place.py);
 - `refusal`: the first words of retain responses that decline (`core.refusal.declines`), 8 tokens of each. Not the
   prompt's last token, which predicts the first of them: where refusals are not the model's own, its state is still that
   of a model about to answer.
@@ -46,13 +46,13 @@ class Place:
     """A state at each of L layers.
 
     Attributes:
-        mean: (L, D) float32.
+        state: (L, D) float32.
         examples: how many it was measured on.
         tokens: how many tokens.
         ends: of `stop`, by layer: the probability of the end of turn from half the way.
     """
 
-    mean: Tensor
+    state: Tensor
     examples: int
     tokens: int
     ends: tuple[float, ...] = ()
@@ -96,11 +96,11 @@ def measure(
         total = (means.double() * counts.double()[:, None, None]).sum(dim=0) / counts.double().sum()
         found[name] = Place(total.float().contiguous(), len(examples), int(counts.sum()))
         if name == "stop":
-            harmful = list({one.ids: one for one in data.circuit_breaker}.values())[:MOST]
+            harmful = list({one.ids: one for one in data.circuit_breaker if not one.images}.values())[:MOST]
             end = closing_ids(tokenizer)[-1]
-            turned, ends = stopping(trunk.model, layers, found[name].mean, harmful, end)
-            found[name] = replace(found[name], mean=turned, ends=tuple(ends))
-        if not torch.isfinite(found[name].mean).all():
+            turned, ends = stopping(trunk, layers, found[name].state, harmful, end)
+            found[name] = replace(found[name], state=turned, ends=tuple(ends))
+        if not torch.isfinite(found[name].state).all():
             raise UserError(f"the place {name} is not finite", "set model.dtype to float32")
     return found
 

@@ -1,4 +1,4 @@
-"""The place `stop`: the mean state before the end of turn, turned until the blocks above it do end the turn.
+"""The place `stop`: the mean state before the end of turn, turned to where the blocks above it end the turn.
 
 Ours. At the middle of the depth the mean state alone does not: harmful states of SmolLM2-135M moved onto it by hand at
 layer 16 of 30 end the turn with probability 0.5 and write a line break with 0.2, so that a tripped model may write
@@ -20,7 +20,9 @@ from torch.nn.functional import normalize
 from rerouting.core.errors import UserError
 from rerouting.core.progress import bar
 from rerouting.data.formatting import Example
-from rerouting.models.steering_hooks import changed_layer
+from rerouting.models.layers import block_of_layer
+from rerouting.models.steering_hooks import changed_output
+from rerouting.models.trunk import Trunk
 
 STEPS = 20
 EXAMPLES = 4
@@ -30,23 +32,23 @@ HALF_WAY = 0.5
 RATE = 0.1
 """Adam's rate, as a share of the root mean square of a unit vector's components."""
 TOKENS = 256
-"""Tokens that an example is cut to."""
+"""Tokens that are kept of an example, from its first selected one on."""
 
 
 def stopping(
-    model: torch.nn.Module,
+    trunk: Trunk,
     layers: Sequence[int],
     starts: Tensor,
     examples: Sequence[Example],
     end: int,
     seed: int = 0,
 ) -> tuple[Tensor, list[float]]:
-    """Turn each layer's place until states moved towards it end the turn.
+    """Turn each layer's place towards where the end of turn follows, by gradient descent on its direction.
 
     States keep their length and go a random share of the way, at the tokens that the examples' masks select.
 
     Args:
-        model: causal language model; its weights are not changed.
+        trunk: of the model, which is run as a whole; its weights are not changed.
         layers: L hidden layers, each at least 1.
         starts: (L, D), where to begin.
         examples: of the circuit-breaker stream.
@@ -55,22 +57,25 @@ def stopping(
 
     Returns:
         The places, (L, D) float32 on the host, as long as `starts`; and by layer the mean probability of the end of
-        turn behind states that have gone half the way.
+        turn behind states that have gone half the way, on some of these examples.
 
     Raises:
-        UserError: no example without a picture has a selected token among its first `TOKENS`.
+        UserError: every example has a picture.
     """
-    rows = [(one.ids[:TOKENS], one.mask[:TOKENS]) for one in examples if not one.images]
-    rows = [(ids, mask) for ids, mask in rows if any(mask)]
+    rows = [_shortened(one) for one in examples if not one.images and any(one.mask)]
     if not rows:
         raise UserError(
-            f"no circuit-breaker example without a picture has a response within {TOKENS} tokens",
-            "choose place: end",
+            "the place stop is found on text, and every circuit-breaker example has a picture",
+            "add harmful text, or route to the place end from two thirds of the depth on: losses.reroute.options "
+            "{place: end, within: 10}, losses.target_depths [0.7]",
         )
     found, chances = [], []
     with bar("measuring the place stop", STEPS * len(layers)) as progress:
         for layer, start in zip(layers, starts, strict=True):
-            draw, above = random.Random(f"{seed}/stop"), _Above(model, layer, end)
+            draw, above = (
+                random.Random(f"{seed}/stop"),
+                _Above(trunk.model, trunk.all_blocks[block_of_layer(layer)], end),
+            )
             place = start.detach().clone().requires_grad_()
             optimiser = torch.optim.Adam([place], lr=RATE * float(start.norm()) / math.sqrt(len(start)))
             for _ in range(STEPS):
@@ -89,12 +94,17 @@ def stopping(
     return torch.stack(found), chances
 
 
+def _shortened(example: Example) -> tuple[Sequence[int], Sequence[bool]]:
+    until = example.mask.index(True) + TOKENS
+    return example.ids[:until], example.mask[:until]
+
+
 @dataclass(frozen=True)
 class _Above:
-    """What the blocks above a layer make of states that are moved there."""
+    """What the model makes of states that are moved behind a block."""
 
     model: torch.nn.Module
-    layer: int
+    block: torch.nn.Module
     end: int
 
     def nats(self, place: Tensor, ids: Sequence[int], mask: Sequence[bool], share: float) -> Tensor:
@@ -109,7 +119,8 @@ class _Above:
             moved = normalize(moved, dim=-1) * wide.norm(dim=-1, keepdim=True)
             return torch.where(chosen[:, None], moved, wide).to(states.dtype)
 
-        with changed_layer(self.model, self.layer, towards):
+        with changed_output(self.block, towards):
             row = torch.tensor([list(ids)], device=device)
             logits: Tensor = self.model(input_ids=row, use_cache=False, logits_to_keep=spots).logits[0]
+        assert len(logits) == len(spots), "the family's forward pass knows logits_to_keep"
         return -logits.float().log_softmax(dim=-1)[:, self.end]

@@ -1,4 +1,4 @@
-"""Route to a chosen place: the angle from the adapted state to a mean state of the base model, measured beforehand.
+"""Route to a chosen place: the angle from the adapted state to a state of the base model, measured beforehand.
 
 Ours; Zou et al. 2024 leave rerouting to a chosen direction, such as the refusal's or the end of the text, to
 future work. A state that only leaves where it was leaves the model to babble; one that goes to where the base
@@ -8,7 +8,8 @@ For `end` the layer decides. SmolLM2-135M (30 layers; 16 harmful answers, states
 by hand, length kept, from the fifth token on): mean probability of the end of turn 0.03, 0.11, 0.74 and 0.95 at
 layers 10, 15, 20 and 25, from 0.001; 13° to 14° away 0.52 at layer 20, 0.80 at layer 25. So: from two thirds of the
 depth on, and within 10°. Further down, where harmful requests are told from harmless ones better, `stop` is a place
-where the blocks above do end the turn (training/stop_place.py), from 30° away too: no loss on the vocabulary is needed.
+where the blocks above end the turn (training/stop_place.py; SmolLM2-135M, layer 16: with 1.00, from some 30° away too,
+where `end` has 0.5): no loss on the vocabulary is needed.
 
 The loss is θ(adapted, place) beyond `within`, as a share of a right angle. Its slope is the same at every angle,
 and there is no stationary start: an untrained state already has somewhere to go.

@@ -172,6 +172,7 @@ SETUP = (
     ("steps", ("training", "steps")),
     ("learning rate", ("training", "learning_rate")),
     ("LoRA rank", ("lora", "rank")),
+    ("strength", ("lora", "strength")),
     ("seed", ("seed",)),
 )
 
