@@ -56,7 +56,7 @@ def check_benign(row: Mapping[str, Any], limit: float) -> None:
     if not now - base <= limit:
         raise UserError(
             f"step {row['step']}: held-out benign loss rose from {base:.3f} to {now:.3f} nats a token, "
-            f"more than the {limit} allowed by training.max_benign_rise (max_final_benign_rise at the end; of the whole "
-            "adapter, whatever lora.strength keeps of it)",
+            f"more than the {limit} allowed by training.max_benign_rise (max_final_benign_rise at the end), with "
+            "the whole adapter, whatever lora.strength keeps of it",
             "lower training.learning_rate, raise the retain coefficient, or widen the retain set",
         )
