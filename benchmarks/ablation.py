@@ -93,6 +93,7 @@ VARIANTS: dict[str, list[str]] = {
     "default to the end, strength 0.9": [*DEFAULT, *END, *strength(0.9)],
     "default until 2026-11-29": [*DEFAULT, *END, *BEFORE, *EQUAL],
     "default, within 10": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
+    "default, contexts": [*DEFAULT, "--data.contexts", "0.25", "--data.retain_contexts", "0.25"],
     "default, twice as long": [*DEFAULT, "--training.steps", "600"],
     "default, borderline once": [*DEFAULT, *EQUAL],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],
