@@ -72,10 +72,8 @@ def stopping(
     found, chances = [], []
     with bar("measuring the place stop", STEPS * len(layers)) as progress:
         for layer, start in zip(layers, starts, strict=True):
-            draw, above = (
-                random.Random(f"{seed}/stop"),
-                _Above(trunk.model, trunk.all_blocks[block_of_layer(layer)], end),
-            )
+            draw = random.Random(f"{seed}/stop")
+            above = _Above(trunk.model, trunk.all_blocks[block_of_layer(layer)], end)
             place = start.detach().clone().requires_grad_()
             optimiser = torch.optim.Adam([place], lr=RATE * float(start.norm()) / math.sqrt(len(start)))
             for _ in range(STEPS):
