@@ -47,7 +47,7 @@ def strength(share: float) -> list[str]:
     return ["--lora.strength", str(share)]
 
 
-def retained(kind: str, weight: float = 1.0, **limit: Any) -> dict[str, Any]:
+def retained(kind: str, weight: float = 1.0, **limit: int) -> dict[str, Any]:
     """Bundled training prompts of a kind, answered by the model itself."""
     options = {"kind": kind, "split": "train", **limit}
     return {"name": "bundled", "options": options, "weight": weight, "on_policy": True}

@@ -89,15 +89,14 @@ def measure(
     """
     found = {}
     for name in names:
-        examples = marked("end" if name == "stop" else name, data, tokenizer)[:MOST]
+        examples = marked(name, data, tokenizer)[:MOST]
         means, counts = mean_states(
             trunk, examples, layers, pad_id=pad_id, size=size, what=f"measuring the place {name}"
         )
         total = (means.double() * counts.double()[:, None, None]).sum(dim=0) / counts.double().sum()
         found[name] = Place(total.float().contiguous(), len(examples), int(counts.sum()))
         if name == "stop":
-            harmful = list({one.ids: one for one in data.circuit_breaker if not one.images}.values())[:MOST]
-            end = closing_ids(tokenizer)[-1]
+            end, harmful = closing_ids(tokenizer)[-1], _different(data.circuit_breaker)
             turned, ends = stopping(trunk, layers, found[name].state, harmful, end)
             found[name] = replace(found[name], state=turned, ends=tuple(ends))
         if not torch.isfinite(found[name].state).all():
@@ -116,19 +115,25 @@ def marked(name: str, data: TrainingData, tokenizer: Any) -> list[Example]:
         "retain": (data.retain, _response),
         "harmful": (data.circuit_breaker, _response),
         "end": (data.retain, lambda example: _before_end(example, closing)),
+        "stop": (data.retain, lambda example: _before_end(example, closing)),
         "refusal": (data.retain, lambda example: _refusal(example, tokenizer)),
     }
     if name not in ways:
         raise UserError(f"there is no place {name!r}", way_out(name, ways, "places"))
     stream, positions = ways[name]
     chosen = []
-    for example in {one.ids: one for one in stream}.values():
+    for example in _different(stream):
         spots = positions(example)
         if spots:
             chosen.append(replace(example, mask=tuple(at in spots for at in range(len(example.ids)))))
     if not chosen:
         raise UserError(f"the place {name} cannot be measured: {_LACK[name][0]}", _LACK[name][1])
     return chosen
+
+
+def _different(stream: Sequence[Example]) -> list[Example]:
+    """Each example once, in the stream's order."""
+    return list({one.ids: one for one in stream}.values())
 
 
 _LACK = {
@@ -143,6 +148,7 @@ _LACK = {
         "give data.retain refusals: {name: refused, options: {options: {kind: harmful}}}, or your own through chats",
     ),
 }
+_LACK["stop"] = _LACK["end"]
 
 
 def _response(example: Example) -> range:

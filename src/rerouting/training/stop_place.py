@@ -24,6 +24,8 @@ from rerouting.models.layers import block_of_layer
 from rerouting.models.steering_hooks import changed_output
 from rerouting.models.trunk import Trunk
 
+MOST = 128
+"""Examples that a place is found on, the stream's first without a picture."""
 STEPS = 20
 EXAMPLES = 4
 """Examples of each step."""
@@ -51,7 +53,7 @@ def stopping(
         trunk: of the model, which is run as a whole; its weights are not changed.
         layers: L hidden layers, each at least 1.
         starts: (L, D), where to begin.
-        examples: of the circuit-breaker stream.
+        examples: different ones, of the circuit-breaker stream.
         end: the token that ends a turn.
         seed: of the examples' order and the shares.
 
@@ -62,7 +64,7 @@ def stopping(
     Raises:
         UserError: every example has a picture.
     """
-    rows = [_shortened(one) for one in examples if not one.images and any(one.mask)]
+    rows = [_shortened(one) for one in examples if not one.images and any(one.mask)][:MOST]
     if not rows:
         raise UserError(
             "the place stop is found on text, and every circuit-breaker example has a picture",
