@@ -94,6 +94,12 @@ VARIANTS: dict[str, list[str]] = {
     "default until 2026-11-29": [*DEFAULT, *END, *BEFORE, *EQUAL],
     "default, within 10": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
     "default, contexts": [*DEFAULT, "--data.contexts", "0.25", "--data.retain_contexts", "0.25"],
+    "default, sequences alike": [*DEFAULT, "--losses.retain_mean", "sequences"],
+    "default, answers half as long, twice as many": [
+        *DEFAULT,
+        *("--sampling.max_new_tokens", "56"),
+        *("--training.retain_batch_size", "14", "--training.micro_batch", "14"),
+    ],
     "default, twice as long": [*DEFAULT, "--training.steps", "600"],
     "default, borderline once": [*DEFAULT, *EQUAL],
     "default, rounded off less": [*DEFAULT, *rounded(0.01)],

@@ -46,6 +46,12 @@ class Batch:
         return each if self.selected is None else each.index_select(0, self.selected)
 
     @property
+    def shares(self) -> Tensor:
+        """What each of the n tokens is of its sequence's, so that a sequence's add up to 1; float32 (n,)."""
+        sequences = self.sequences
+        return 1 / sequences.bincount()[sequences].float()
+
+    @property
     def common(self) -> int:
         """Tokens that need not run, since other sequences have them too."""
         return sum(self.layout.lengths) - self.input_ids.numel() if self.layout else 0

@@ -101,7 +101,7 @@ class Objective:
         places: mean states (L, D) of the base at the target layers, those that the rerouting loss needs.
 
     Raises:
-        UserError: an unknown loss or option, or a place that is missing.
+        UserError: an unknown loss or option, options that exclude each other, or a place that is missing.
     """
 
     def __init__(
@@ -126,6 +126,12 @@ class Objective:
         self.by_sequence: bool = getattr(self.reroute_loss, "by_sequence", False)
         self.places = _needed(self.reroute_loss, config.reroute.name, places or {})
         self.retain_loss = build("losses.retain", config.retain)
+        self.over_padding = getattr(self.retain_loss, "over", "real") == "padded"
+        if self.over_padding and config.retain_mean == "sequences":
+            raise UserError(
+                "a retain loss over padding has no mean over sequences",
+                "set losses.retain_mean to tokens, or the retain loss's option over to real",
+            )
         # transformers' last hidden state is the normed one: the plain output of the top block is not among them
         everything = tuple(range(trunk.blocks + 1 - int(config.final_norm)))
         self.retain_layers = everything if config.retain_layers == "all" else config.target_layers
@@ -178,15 +184,16 @@ class Objective:
         """Retain loss on retain examples; arguments as in `reroute`, and `sequences` as `count`."""
         final_norm = self.config.final_norm
         batches, measures = self._batches(examples)
-        padded = getattr(self.retain_loss, "over", "real") == "padded"
-        divisor = (
-            self.padded_length * (sequences or len(examples)) if padded else max(count or measures.tokens, 1)
-        )
+        each = self.config.retain_mean == "sequences"
+        divisor = sequences or len(examples)
+        if not each:
+            divisor = self.padded_length * divisor if self.over_padding else max(count or measures.tokens, 1)
         keys: list[Key] = [*self.retain_layers, *(["norm"] if final_norm else [])]
         scale = 1 / (len(keys) * divisor)
         for batch in batches:
             reference, below = self._reference(batch, self.retain_layers, final_norm)
-            layerwise = _Layerwise(self.retain_loss, batch, reference, scale, backward is not None)
+            weights = scale * batch.shares if each else scale
+            layerwise = _Layerwise(self.retain_loss, batch, reference, weights, backward is not None)
             self._run(batch, self._above(self.retain_layers), final_norm, seen=layerwise, below=below)
             loss = torch.stack(layerwise.losses).sum()
             if backward is not None:
@@ -269,10 +276,10 @@ class _Layerwise:
     """The retain loss of each layer at the moment when the adapted pass reaches it."""
 
     def __init__(
-        self, loss: Any, batch: Batch, reference: dict[Key, Tensor], scale: float, training: bool
+        self, loss: Any, batch: Batch, reference: dict[Key, Tensor], weights: Tensor | float, training: bool
     ) -> None:
         self.loss, self.batch, self.reference = loss, batch, reference
-        self.scale, self.training = scale, training
+        self.weights, self.training = weights, training
         self.losses: list[Tensor] = []
         self.sums: dict[str, list[Tensor]] = {"distance": [], "relative": []}
 
@@ -280,7 +287,7 @@ class _Layerwise:
         old, new = self.reference.pop(key), self.batch.pick(state.detach())
         with torch.set_grad_enabled(self.training):
             new.requires_grad_(self.training)
-            loss = self.loss(new[None], old[None]).sum() * self.scale
+            loss = (self.loss(new[None], old[None]) * self.weights).sum()
         if self.training and loss.requires_grad:
             (gradient,) = torch.autograd.grad(loss, new)
             self.losses.append(_Known.apply(state, loss.detach(), gradient, self.batch.selected))  # type: ignore[no-untyped-call]
