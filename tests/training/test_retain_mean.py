@@ -20,6 +20,7 @@ def example(start, length, counts):
     return Example(ids, 3, (False,) * (len(ids) - counts) + (True,) * counts, str(start))
 
 
+L2 = Component("l2")
 RETAIN = [example(10, 9, 8), example(30, 4, 1), example(50, 6, 3)]
 
 
@@ -31,7 +32,7 @@ def model():
     return model
 
 
-def losses(model, examples, mean, packed=False, micro_batch=3, retain=Component("l2")):
+def losses(model, examples, mean, packed=False, micro_batch=3, retain=L2):
     """The loss and the gradients of one step."""
     config = LossConfig(target_layers=(2,), retain=retain, retain_mean=mean)
     options = {"pad_id": 0, "padded_length": 16, "micro_batch": micro_batch, "packed": packed, "once": packed}

@@ -29,8 +29,8 @@ class LossConfig:
     retain_layers: Literal["all", "target"] = "all"
     """Layers that are held: every layer up to the last adapted block, or the target layers alone."""
     retain_mean: Literal["tokens", "sequences"] = "tokens"
-    """The retain loss is the mean over all tokens that count (the paper), or over sequences, each the mean of its own: a
-    short answer counts as much as a long one, and so does the beginning of each, where it is settled what follows."""
+    """The retain loss is the mean over all tokens that count (the paper), or over sequences, each the mean of its own:
+    a short answer counts as much as a long one, and so does its beginning, where it is settled what follows."""
     final_norm: bool = False
     """Hold the final norm of the top block's output in place of that output, as the authors' truncated model does."""
     skip_first_token: bool = False
