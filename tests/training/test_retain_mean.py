@@ -27,7 +27,9 @@ RETAIN = [example(10, 9, 8), example(30, 4, 1), example(50, 6, 3)]
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = add_lora(FAMILIES["llama"](), LoraConfig(rank=4, alpha=4.0, dropout=0.0, init_b_std=0.05), 1, seed=5)
+    model = add_lora(
+        FAMILIES["llama"](), LoraConfig(rank=4, alpha=4.0, dropout=0.0, init_b_std=0.05), 1, seed=5
+    )
     model.set_attn_implementation(register(torch.device("cpu")))
     return model
 
@@ -37,7 +39,9 @@ def losses(model, examples, mean, packed=False, micro_batch=3, retain=L2):
     config = LossConfig(target_layers=(2,), retain=retain, retain_mean=mean)
     options = {"pad_id": 0, "padded_length": 16, "micro_batch": micro_batch, "packed": packed, "once": packed}
     model.zero_grad()
-    measures = Objective(Trunk(model, 2), config, **options).retain(examples, 1.0, lambda loss: loss.backward())
+    measures = Objective(Trunk(model, 2), config, **options).retain(
+        examples, 1.0, lambda loss: loss.backward()
+    )
     return measures.loss, {name: item.grad.clone() for name, item in adapter_parameters(model).items()}
 
 
