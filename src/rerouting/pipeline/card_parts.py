@@ -96,6 +96,7 @@ def setup(config: RunConfig, found: Found) -> str:
     rows = [
         ("base", f"{base_name(config)}{weights}, {dtype}"),
         ("rerouted layers", f"{', '.join(map(str, layers))} (layer i: output of block i − 1)"),
+        *_ends(found),
         ("adapters", adapters),
         ("reroute, retain, schedule", "; ".join(map(_component, parts))),
         ("steps", f"{steps}, AdamW, rate {optim.learning_rate:g}"),
@@ -107,6 +108,13 @@ def setup(config: RunConfig, found: Found) -> str:
         ("time", ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.items()) or "not recorded"),
     ]
     return "\n".join(markdown_table(("what", "value"), rows))
+
+
+def _ends(found: Found) -> list[tuple[str, str]]:
+    """How surely the blocks above end the turn behind the place `stop`, where it was measured."""
+    ends = found.facts.get("places", {}).get("stop", {}).get("ends", {})
+    said = ", ".join(f"{chance:.2f} (layer {layer})" for layer, chance in ends.items())
+    return [("probability of the end of turn, half the way to `stop`", said)] if said else []
 
 
 def base_name(config: RunConfig) -> str:
