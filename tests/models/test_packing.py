@@ -149,6 +149,12 @@ def test_models_that_cannot_be_packed_say_why():
     block.forward = remembers
     assert "differ by" in Trunk(model, 2).packs(sequences())
 
+    def looks_back(hidden_states, *args, **kwargs):  # by one token, in the last block of the trunk
+        return plain(hidden_states, *args, **kwargs) + hidden_states.roll(1, 1) * (len(hidden_states[0]) > 11)
+
+    block.forward = looks_back
+    assert "differ by" in Trunk(model, 1).packs(sequences()), "a token behind each border is not the median"
+
     def refuses(*args, **kwargs):
         raise TypeError("unexpected keyword argument 'packed'")
 

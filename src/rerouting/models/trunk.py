@@ -179,13 +179,13 @@ class Trunk(nn.Module):
             together = (states if common is None else states[common.sources]).split(layout.lengths)
         except (TypeError, RuntimeError, ValueError) as error:
             return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        tolerance = 1e-3 if together[0].dtype is torch.float32 else 0.1
+        median, most = (1e-3, 1e-2) if together[0].dtype is torch.float32 else (0.1, 0.5)
         for sequence, packed in zip(sequences, together, strict=True):
             row = torch.tensor([list(sequence)], device=device)
             alone = self(row, torch.ones_like(row), [top])[top][0].float()
             apart = (packed.float() - alone).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-6)
-            if not apart.median() <= tolerance:
-                return f"states differ by {float(apart.median()):.1%} from those of each sequence alone"
+            if not (apart.median() <= median and apart.max() <= most):  # a leak may reach one token alone
+                return f"states differ by up to {float(apart.max()):.1%} from those of each sequence alone"
         return ""
 
     @contextmanager
