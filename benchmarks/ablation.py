@@ -95,6 +95,10 @@ VARIANTS: dict[str, list[str]] = {
     "default, within 10": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
     "default, contexts": [*DEFAULT, "--data.contexts", "0.25", "--data.retain_contexts", "0.25"],
     "default, sequences alike": [*DEFAULT, "--losses.retain_mean", "sequences"],
+    "default, contexts, sequences alike": [
+        *DEFAULT,
+        *("--data.contexts", "0.25", "--data.retain_contexts", "0.25", "--losses.retain_mean", "sequences"),
+    ],
     "default, answers half as long, twice as many": [
         *DEFAULT,
         *("--sampling.max_new_tokens", "56"),
