@@ -59,7 +59,12 @@ def retaining(*sources: dict[str, Any]) -> list[str]:
 
 
 SCHEDULE = "--losses.schedule.options"
-END = [*instead("to_place", place="end", within=10.0, length=0.5), *strength(1.0)]
+ALONE = ["--data.contexts", "0", "--data.retain_contexts", "0"]
+"""No request stands behind other texts."""
+TOKENS = ["--losses.retain_mean", "tokens"]
+PLAIN = [*ALONE, *TOKENS]
+"""As the default was until the night of 2026-11-29."""
+END = [*PLAIN, *instead("to_place", place="end", within=10.0, length=0.5), *strength(1.0)]
 """To the mean state before the end of turn, where the blocks above the middle do not surely end; the whole adapter."""
 FOUR_FIFTHS = [
     *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
@@ -92,13 +97,11 @@ VARIANTS: dict[str, list[str]] = {
     "default to the end, large batches": [*DEFAULT, *END, *BEFORE],
     "default to the end, strength 0.9": [*DEFAULT, *END, *strength(0.9)],
     "default until 2026-11-29": [*DEFAULT, *END, *BEFORE, *EQUAL],
+    "default, without contexts": [*DEFAULT, *ALONE],
+    "default, over tokens": [*DEFAULT, *TOKENS],
+    "default, without contexts, over tokens": [*DEFAULT, *PLAIN],
+    "default, without contexts, over tokens, strength 1": [*DEFAULT, *PLAIN, *strength(1.0)],
     "default, within 10": [*DEFAULT, *instead("to_place", place="stop", within=10.0, length=0.5)],
-    "default, contexts": [*DEFAULT, "--data.contexts", "0.25", "--data.retain_contexts", "0.25"],
-    "default, sequences alike": [*DEFAULT, "--losses.retain_mean", "sequences"],
-    "default, contexts, sequences alike": [
-        *DEFAULT,
-        *("--data.contexts", "0.25", "--data.retain_contexts", "0.25", "--losses.retain_mean", "sequences"),
-    ],
     "default, answers half as long, twice as many": [
         *DEFAULT,
         *("--sampling.max_new_tokens", "56"),
