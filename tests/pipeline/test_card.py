@@ -113,10 +113,12 @@ def test_card_again_shows_attacks_and_costs_of_later(run, capsys):
 def test_a_card_says_how_surely_the_turn_ends_behind_the_place(run):
     manifest = json.loads((run / "manifest.json").read_text())
     assert "half the way to `stop`" not in card(run).content
-    manifest["places"] = {"stop": {"examples": 4, "tokens": 9, "norm": {"2": 1.0}, "ends": {"2": 0.964}}}
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    assert main(["card", str(run)]) == 0
-    assert "| probability of the end of turn, half the way to `stop` | 0.96 (layer 2) |" in card(run).content
+    name = "probability that the base's turn ends half the way to `stop`"
+    for chance, said in ((0.964, "0.96 (layer 2)"), (0.2, "0.20 (layer 2): tripped answers may babble on")):
+        manifest["places"] = {"stop": {"examples": 4, "tokens": 9, "norm": {"2": 1.0}, "ends": {"2": chance}}}
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        assert main(["card", str(run)]) == 0
+        assert f"| {name} | {said} |" in card(run).content
 
 
 def test_damaged_parts_are_named_and_the_rest_is_shown(run):

@@ -70,6 +70,21 @@ def test_lengths_of_a_run(tmp_path, capsys):
     assert found["tokens"]["step"] == 8 * 3 + 8 * 8 and "true lengths" in found["tokens"]["source"]
 
 
+def test_texts_before_requests_are_counted(capsys):
+    arguments = ("--recipe", "default", "--rate", "1", "--data.retain_contexts", "0.5")
+    found = planned(capsys, *arguments)["tokens"]
+    alone = planned(capsys, *arguments, "--data.contexts", "0", "--data.retain_contexts", "0")["tokens"]
+    answer = 112  # sampling.max_new_tokens, 1 to 4 of them
+    assert found["circuit_breaker"]["mean"] == pytest.approx(
+        alone["circuit_breaker"]["mean"] + 0.25 * 2.5 * answer
+    )
+    assert found["retain"]["mean"] == pytest.approx(alone["retain"]["mean"] + 0.5 * 2.5 * answer)
+    assert found["retain"]["longest"] == alone["retain"]["longest"] + 4 * answer
+    short = alone["retain"]["mean"]
+    squares = 0.5 * short**2 + 0.125 * sum((short + texts * answer) ** 2 for texts in (1, 2, 3, 4))
+    assert found["retain"]["mean_square"] == pytest.approx(squares)
+
+
 def test_the_papers_recipe_offline(capsys):
     found = planned(
         capsys, "--recipe", "llama-3-8b", "--model.device", "cuda", "--model.revision", "none-such"

@@ -89,7 +89,8 @@ def paper_facts(config: RunConfig, name: str) -> None:
     assert config.losses.schedule.name == "linear"
     assert config.losses.schedule.options["alpha"] == (10.0 if "llama" in name else 5.0)
     assert (config.losses.retain.name, config.losses.retain.options) == ("l2", {"over": "padded"})
-    assert config.losses.final_norm
+    assert config.losses.final_norm and config.losses.retain_mean == "tokens"
+    assert not config.data.contexts and not config.data.retain_contexts
     assert not config.losses.skip_first_token
     assert (config.data.max_prompt, config.data.max_response, config.data.max_retain) == (512, 512, 1024)
     assert (config.data.mask, config.data.retain_mask, config.data.close) == ("all", "all", False)
@@ -147,6 +148,10 @@ def test_recipe_trains_two_steps_on_its_architecture(name, tmp_path, monkeypatch
     execute(config, tmp_path / "run")
     rows = list(read_jsonl(tmp_path / "run" / "metrics.jsonl"))
     assert [row["step"] for row in rows] == [1, 2]
+    told = json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["sources"]
+    for stream in ("circuit_breaker", "retain"):
+        behind = sum(one.get("with_contexts", 0) for one in told[stream])
+        assert bool(behind) is bool(config.data.contexts)
     layers = at_depths(config, LAYERS).losses.target_layers
     assert rows[0]["cosine"].keys() == {str(layer) for layer in layers}
     assert (tmp_path / "run" / "model" / "config.json").is_file()

@@ -31,8 +31,9 @@ def main(folder: Path, options: dict) -> None:
     lora = LoraConfig(rank=4, alpha=4.0, dropout=0.0, init_b_std=0.02)
     model = add_lora(base, lora, 1, seed=0)
     run = RunDir.create(folder) if processes.main else RunDir.of_another_process(folder)
+    losses = replace(LOSSES, retain_mean=options.pop("retain_mean", "tokens"))
     optim = replace(OPTIM, **options)
-    train(model, DATA, LOSSES, optim, run, blocks=2, pad_id=0, padded_length=16, seed=0, processes=processes)
+    train(model, DATA, losses, optim, run, blocks=2, pad_id=0, padded_length=16, seed=0, processes=processes)
     sharded = any(isinstance(item, DTensor) for item in model.parameters())
     assert sharded == optim.shard, "the frozen weights are shared out when asked for, and only then"
     if processes.main:

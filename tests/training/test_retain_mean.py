@@ -34,13 +34,13 @@ def model():
     return model
 
 
-def losses(model, examples, mean, packed=False, micro_batch=3, retain=L2):
+def losses(model, examples, mean, packed=False, micro_batch=3, retain=L2, whole=None, skip=False):
     """The loss and the gradients of one step."""
-    config = LossConfig(target_layers=(2,), retain=retain, retain_mean=mean)
+    config = LossConfig(target_layers=(2,), retain=retain, retain_mean=mean, skip_first_token=skip)
     options = {"pad_id": 0, "padded_length": 16, "micro_batch": micro_batch, "packed": packed, "once": packed}
     model.zero_grad()
     measures = Objective(Trunk(model, 2), config, **options).retain(
-        examples, 1.0, lambda loss: loss.backward()
+        examples, 1.0, lambda loss: loss.backward(), whole
     )
     return measures.loss, {name: item.grad.clone() for name, item in adapter_parameters(model).items()}
 
@@ -53,6 +53,29 @@ def test_a_mean_over_sequences_is_the_mean_of_each_ones_mean(model, packed, micr
     assert loss == pytest.approx(sum(value for value, _ in alone) / 3, rel=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, sum(own[name] for _, own in alone) / 3, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", ["sequences", "tokens"])
+def test_shares_of_a_step_add_up_to_the_whole(model, mean):
+    loss, gradients = losses(model, RETAIN, mean)
+    shares = [losses(model, own, mean, whole=RETAIN) for own in (RETAIN[:2], RETAIN[2:])]
+    assert loss == pytest.approx(sum(value for value, _ in shares), rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, sum(own[name] for _, own in shares), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_a_sequence_of_which_nothing_counts_is_none(model, packed):
+    nothing = Example((9, 8, 7), 1, (True, False, False), "nothing")
+    assert losses(model, [*RETAIN, nothing], "sequences", packed, skip=True)[0] == pytest.approx(
+        losses(model, RETAIN, "sequences", packed, skip=True)[0], rel=1e-5
+    )
+
+
+def test_a_run_over_tokens_is_told_by_what_it_was_before_there_was_a_choice():
+    """Its checkpoints go on."""
+    assert "retain_mean" not in LossConfig().what_counts()
+    assert LossConfig(retain_mean="sequences").what_counts()["retain_mean"] == "sequences"
 
 
 def test_over_tokens_a_long_answer_counts_for_more(model):

@@ -7,7 +7,7 @@ little more than one of them. A family is tried before it is relied on: packed a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,14 +16,12 @@ from torch import Tensor
 
 from rerouting.models.common_beginnings import Common
 from rerouting.models.memory import is_out_of_memory
-from rerouting.models.packing import GROUPED, VARLEN, Layout
+from rerouting.models.packing import GROUPED, VARLEN, Layout, branching
 
 Sequences = Sequence[tuple[Sequence[int], int]]
 """Token ids of prompt and response, and how many of them are the prompt's, at least 1."""
 ROWS = 256
 """Positions whose logits are turned to float32 at once."""
-LONGEST = 24
-"""Tokens of the longest sequence that a model is tried on."""
 _packs: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
@@ -38,18 +36,11 @@ def packs(model: Any, sequences: Sequences, padded: Callable[[Any, Sequences], l
     if getattr(model.config, "_attn_implementation", None) not in (GROUPED, VARLEN):
         return False
     if model not in _packs:
-        some = _branching(list(islice(chain.from_iterable(ids for ids, _ in sequences), LONGEST)))
+        some = branching(chain.from_iterable(ids for ids, _ in sequences))
         if not some:
             return False
-        _packs[model] = _agrees(model, some, padded)
+        _packs[model] = _agrees(model, [(row, 1) for row in some], padded)
     return _packs[model]
-
-
-def _branching(row: list[int]) -> list[tuple[list[int], int]]:
-    """Four sequences of different lengths, two of which begin alike; none if there are too few tokens."""
-    if len(row) < LONGEST:
-        return []
-    return [(row, 1), ([*row[:6], *row[:11:-1]], 1), (row[10:20], 1), (row[15:20], 1)]
 
 
 def _agrees(model: Any, some: Sequences, padded: Callable[[Any, Sequences], list[Tensor]]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from rerouting.core.prompts import ImageReader
 from rerouting.models.common_beginnings import Common
 from rerouting.models.images import body_of
 from rerouting.models.layers import block_of_layer, decoder_blocks, unwrapped
-from rerouting.models.packing import GROUPED, VARLEN, Layout
+from rerouting.models.packing import GROUPED, VARLEN, Layout, branching
 
 Key = int | str
 Seen = Callable[[Key, Tensor], None]
@@ -157,8 +158,9 @@ class Trunk(nn.Module):
     def packs(self, sequences: Sequence[Sequence[int]]) -> str:
         """Why these sequences cannot be packed with this model; "" if they can.
 
-        They are run packed, a common beginning once, and one by one. What differs by more than rounding has crossed a
-        border: a family with a recurrent state, say, or with attention of its own.
+        They, and a few short ones of their tokens that branch, are run packed, a common beginning once, and one by one.
+        What differs by more than rounding has crossed a border: a family with a recurrent state, say, or with attention
+        of its own.
         """
         configs = {
             id(module.config): module.config for module in self.model.modules() if hasattr(module, "config")
@@ -168,24 +170,29 @@ class Trunk(nn.Module):
             return f"its attention is {', '.join(sorted(map(str, used)))}: set model.attention to auto"
         if not self._takes_positions:
             return "the family takes no positions"
+        trials = (sequences, branching(chain.from_iterable(sequences)))
+        return next((why for some in trials if some and (why := self._leak(some))), "")
+
+    def _leak(self, sequences: Sequence[Sequence[int]]) -> str:
+        """How these sequences' states differ when they are packed; "" if they do not."""
         device, top = next(self.parameters()).device, self.blocks
         ids = torch.tensor([token for sequence in sequences for token in sequence], device=device)
         common = Common.of(sequences, [[False] * len(sequence) for sequence in sequences], device)
         layout = Layout.of([len(sequence) for sequence in sequences], device, common)
+        row = (ids if common is None else ids[common.first])[None]
         try:
-            states = self((ids if common is None else ids[common.first])[None], None, [top], packed=layout)[
-                top
-            ][0]
+            states = self(row, None, [top], packed=layout)[top][0]
             together = (states if common is None else states[common.sources]).split(layout.lengths)
         except (TypeError, RuntimeError, ValueError) as error:
             return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        median, most = (1e-3, 1e-2) if together[0].dtype is torch.float32 else (0.1, 0.5)
+        median, most = (1e-3, 1e-2) if states.dtype is torch.float32 else (0.1, 0.25)
         for sequence, packed in zip(sequences, together, strict=True):
-            row = torch.tensor([list(sequence)], device=device)
-            alone = self(row, torch.ones_like(row), [top])[top][0].float()
+            own = torch.tensor([list(sequence)], device=device)
+            alone = self(own, torch.ones_like(own), [top])[top][0].float()
             apart = (packed.float() - alone).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-6)
-            if not (apart.median() <= median and apart.max() <= most):  # a leak may reach one token alone
-                return f"states differ by up to {float(apart.max()):.1%} from those of each sequence alone"
+            middle, worst = float(apart.median()), float(apart.max())
+            if not (middle <= median and worst <= most):  # a leak may reach one token alone
+                return f"states differ from those of each sequence alone, by {middle:.1%} or, at most, {worst:.1%}"
         return ""
 
     @contextmanager

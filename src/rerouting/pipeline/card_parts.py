@@ -14,6 +14,7 @@ from rerouting.evaluation.kept_table import COLUMNS as KEPT_COLUMNS
 from rerouting.evaluation.kept_table import notes as kept_notes
 from rerouting.evaluation.kept_table import table_rows
 from rerouting.models.embedded import EMBEDDED
+from rerouting.pipeline.places import SURE
 from rerouting.pipeline.run_table import columns, table
 from rerouting.training.config import RunConfig
 
@@ -92,13 +93,14 @@ def setup(config: RunConfig, found: Found) -> str:
     weaker = "" if lora.strength == 1 else f", kept at {lora.strength:g} of their strength"
     adapters = f"{rank}, in every linear layer from {start} to there{weaker}"
     parts = (config.losses.reroute, config.losses.retain, config.losses.schedule)
+    mean = "; retain loss by its mean over sequences" if config.losses.retain_mean == "sequences" else ""
     steps = f"{optim.steps} of {optim.batch_size} harmful and {retain} retained sequences"
     rows = [
         ("base", f"{base_name(config)}{weights}, {dtype}"),
         ("rerouted layers", f"{', '.join(map(str, layers))} (layer i: output of block i − 1)"),
-        *_ends(found),
         ("adapters", adapters),
-        ("reroute, retain, schedule", "; ".join(map(_component, parts))),
+        ("reroute, retain, schedule", "; ".join(map(_component, parts)) + mean),
+        *_ends(found),
         ("steps", f"{steps}, AdamW, rate {optim.learning_rate:g}"),
         ("seed", str(config.seed)),
         *(
@@ -111,10 +113,11 @@ def setup(config: RunConfig, found: Found) -> str:
 
 
 def _ends(found: Found) -> list[tuple[str, str]]:
-    """How surely the blocks above end the turn behind the place `stop`, where it was measured."""
+    """How surely the base ends the turn behind the place `stop`, where it was measured."""
     ends = found.facts.get("places", {}).get("stop", {}).get("ends", {})
     said = ", ".join(f"{chance:.2f} (layer {layer})" for layer, chance in ends.items())
-    return [("probability of the end of turn, half the way to `stop`", said)] if said else []
+    babbles = ": tripped answers may babble on" if any(chance < SURE for chance in ends.values()) else ""
+    return [("probability that the base's turn ends half the way to `stop`", said + babbles)] if said else []
 
 
 def base_name(config: RunConfig) -> str:

@@ -12,6 +12,7 @@ import torch
 from rerouting.core.errors import UserError
 from rerouting.core.files import read_jsonl
 from rerouting.data.config import SourceConfig
+from rerouting.data.contexts import MOST
 from rerouting.models.hardware import DTYPES, measured_rate, pick_attention, pick_device, pick_dtype
 from rerouting.models.layers import decoder_blocks
 from rerouting.models.shape import ModelShape, meta_model, shape_of
@@ -152,8 +153,11 @@ def _streams(config: RunConfig, options: PlanConfig, blocks: int) -> tuple[list[
     harmful = _limit(data.max_prompt, data.max_response)
     sequences = [optim.batch_size, optim.retain_batch_size or optim.batch_size]
     streams = [
-        _assumed(config, data.circuit_breaker, harmful, sequences[0], max(losses.target_layers), targets),
-        _assumed(config, data.retain, data.max_retain, sequences[1], blocks, held),
+        replace(_assumed(config, name, limit, share), sequences=count, blocks=run, states=compared)
+        for name, limit, share, count, run, compared in (
+            ("circuit_breaker", harmful, data.contexts, sequences[0], max(losses.target_layers), targets),
+            ("retain", data.max_retain, data.retain_contexts, sequences[1], blocks, held),
+        )
     ]
     said = (
         f"assumed: {AUTHORS_MEAN} a sequence (the authors' mix), {SAMPLED_PROMPT} + sampling.max_new_tokens where "
@@ -185,20 +189,26 @@ def _limit(*parts: int | None) -> int | None:
     return sum(known) if len(known) == len(parts) else None
 
 
-def _assumed(
-    config: RunConfig,
-    sources: Sequence[SourceConfig],
-    limit: int | None,
-    sequences: int,
-    blocks: int,
-    states: int,
-) -> Stream:
-    """A stream before its data are known: equal lengths, and up to the limit (on-policy: up to twice the mean)."""
+def _assumed(config: RunConfig, name: str, limit: int | None, contexts: float) -> Stream:
+    """A stream before its data are known: equal lengths but for texts before a share of the requests.
+
+    The longest reaches the limit, or twice the mean (on-policy) with the most texts before it.
+    """
+    sources: Sequence[SourceConfig] = getattr(config.data, name)
     sampled = bool(sources) and all(source.on_policy for source in sources)
     mean = SAMPLED_PROMPT + _mean_limit(config, sources) if sampled else AUTHORS_MEAN
     most = limit if limit is not None else 2 * mean
-    mean = min(mean, most)
-    return Stream(sequences, blocks, states, mean, mean**2, min(most, 2 * mean) if sampled else most)
+    text = _mean_limit(config, config.data.retain) if contexts else 0
+    behind = [min(mean + texts * text, most) for texts in range(1, MOST + 1)]
+    shares = [(1 - contexts, min(mean, most)), *((contexts / MOST, length) for length in behind)]
+    return Stream(
+        sequences=0,
+        blocks=0,
+        states=0,
+        mean=sum(share * length for share, length in shares),
+        mean_square=sum(share * length**2 for share, length in shares),
+        longest=min(most, 2 * mean + MOST * text) if sampled else most,
+    )
 
 
 def _read(stream: Stream, file: Path) -> Stream:

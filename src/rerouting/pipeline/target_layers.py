@@ -77,7 +77,8 @@ def blocks_needed(config: RunConfig) -> int:
     """Blocks that training runs: up to the top target layer, or the last block with adapters.
 
     Raises:
-        UserError: no target layer, a negative one, or adapters above which no loss stands.
+        UserError: no target layer, a negative one, adapters above which no loss stands, or a retain loss over padded
+            positions without their number, or with a mean over sequences.
     """
     layers = config.losses.target_layers
     if not layers or min(layers) < 1:
@@ -85,7 +86,9 @@ def blocks_needed(config: RunConfig) -> int:
             f"losses.target_layers is {list(layers)}",
             "give at least one layer, from 1 (the first block's output) on",
         )
-    if config.data.max_retain is None and config.losses.retain.options.get("over") == "padded":
+    padded = config.losses.retain.options.get("over") == "padded"
+    config.losses.check_retain_mean(padded)
+    if config.data.max_retain is None and padded:
         raise UserError(
             "a retain loss over padded positions needs data.max_retain", "set it, 1024 as in the paper"
         )

@@ -23,6 +23,7 @@ class Batch:
         input_ids: (B, T) int64, padded on the right; packed (1, N).
         attention_mask: 1 for real tokens, (B, T) int64; None when packed.
         selected: places of the n tokens that count for the loss in the flattened (B · T), int64 (n,); None for all.
+        shares: what each of the n tokens is of its sequence's, so that a sequence's add up to 1, float32 (n,).
         tokens: n.
         layout: borders of the sequences when packed.
         media: pictures and what belongs to them; None for text alone.
@@ -31,6 +32,7 @@ class Batch:
     input_ids: Tensor
     attention_mask: Tensor | None
     selected: Tensor | None
+    shares: Tensor
     tokens: int
     layout: Layout | None = None
     media: dict[str, Tensor] | None = None
@@ -44,12 +46,6 @@ class Batch:
         if self.layout and self.layout.common:
             each = each[self.layout.common.first]
         return each if self.selected is None else each.index_select(0, self.selected)
-
-    @property
-    def shares(self) -> Tensor:
-        """What each of the n tokens is of its sequence's, so that a sequence's add up to 1; float32 (n,)."""
-        sequences = self.sequences
-        return 1 / sequences.bincount()[sequences].float()
 
     @property
     def common(self) -> int:
@@ -87,24 +83,26 @@ def collate(
     width = max(len(example.ids) for example in examples)
     rows = [list(example.ids) for example in examples]
     masks = [_mask(example, skip_first_token) for example in examples]
+    parts = [[flag / max(sum(mask), 1) for flag in mask] for mask in masks]
     real = layout = None
     if packed:
         common = Common.of(rows, masks, device) if once else None
         layout = Layout.of([len(row) for row in rows], device, common)
-        ids, flags = [[*chain.from_iterable(rows)]], [[*chain.from_iterable(masks)]]
+        ids, parts = [[*chain.from_iterable(rows)]], [[*chain.from_iterable(parts)]]
         if common is not None:
             first = common.first.tolist()
-            ids, flags = [[ids[0][at] for at in first]], [[flags[0][at] for at in first]]
+            ids, parts = [[ids[0][at] for at in first]], [[parts[0][at] for at in first]]
     else:
         ids = [row + [pad_id] * (width - len(row)) for row in rows]
-        flags = [mask + [False] * (width - len(mask)) for mask in masks]
+        parts = [part + [0.0] * (width - len(part)) for part in parts]
         real = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(device)
-    selected = torch.tensor(flags).flatten().nonzero().flatten()
-    everything = len(selected) == len(flags) * len(flags[0])
+    shares = torch.tensor(parts).flatten()
+    selected = shares.nonzero().flatten()
     return Batch(
         torch.tensor(ids).to(device),
         real,
-        None if everything else selected.to(device),
+        None if len(selected) == len(shares) else selected.to(device),
+        shares[selected].to(device),
         len(selected),
         layout,
         _media(rows, examples, images, width, device, reader) if images else None,
@@ -125,9 +123,10 @@ def _media(
     return {name: item.to(device) for name, item in found.items()}
 
 
-def counted(examples: Sequence[Example], skip_first_token: bool = False) -> int:
-    """How many of their tokens count for the loss."""
-    return sum(sum(_mask(example, skip_first_token)) for example in examples)
+def counted(examples: Sequence[Example], skip_first_token: bool = False) -> tuple[int, int]:
+    """How many of their tokens count for the loss, and how many sequences have one that does."""
+    each = [sum(_mask(example, skip_first_token)) for example in examples]
+    return sum(each), sum(map(bool, each))
 
 
 def _mask(example: Example, skip_first_token: bool) -> list[bool]:

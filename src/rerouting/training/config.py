@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rerouting.core.conversion import plain
+from rerouting.core.errors import UserError
 from rerouting.core.finder import Component
 from rerouting.data.config import DataConfig, SourceConfig
 from rerouting.models.config import LoraConfig, ModelConfig
@@ -29,16 +30,34 @@ class LossConfig:
     retain_layers: Literal["all", "target"] = "all"
     """Layers that are held: every layer up to the last adapted block, or the target layers alone."""
     retain_mean: Literal["tokens", "sequences"] = "tokens"
-    """The retain loss is the mean over all tokens that count (the paper), or over sequences, each the mean of its own:
-    a short answer counts as much as a long one, and so does its beginning, where it is settled what follows."""
+    """The retain loss is the mean over all tokens that count (the paper), or over sequences, each by its own mean: every
+    answer counts the same then, so that a token of a short one counts for more than one of a long one."""
     final_norm: bool = False
     """Hold the final norm of the top block's output in place of that output, as the authors' truncated model does."""
     skip_first_token: bool = False
     """Leave the first token of every sequence out of both losses (its norm can be a hundred times the others')."""
 
+    def check_retain_mean(self, padded: bool) -> None:
+        """Refuse a mean over sequences of a loss that is taken over padded positions.
+
+        Raises:
+            UserError: both are asked for.
+        """
+        if padded and self.retain_mean == "sequences":
+            raise UserError(
+                "a retain loss over padded positions has no mean over sequences",
+                "set losses.retain_mean to tokens, or the retain loss's option over to real",
+            )
+
     def what_counts(self) -> dict[str, Any]:
-        """As plain values, without `target_depths`: they are `target_layers` by the time that it matters."""
-        return {name: value for name, value in plain(self).items() if name != "target_depths"}
+        """As plain values, without `target_depths`: they are `target_layers` by the time that it matters.
+
+        Options that came later are left out while they change nothing: runs from before them can go on.
+        """
+        values = {name: value for name, value in plain(self).items() if name != "target_depths"}
+        if self.retain_mean == "tokens":
+            del values["retain_mean"]
+        return values
 
 
 @dataclass

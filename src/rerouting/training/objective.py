@@ -21,7 +21,7 @@ from rerouting.data.formatting import Example
 from rerouting.losses.geometry import cosine
 from rerouting.models.lora import without_adapters
 from rerouting.models.trunk import Key, Trunk
-from rerouting.training.batching import Batch, collate, micro_batches
+from rerouting.training.batching import Batch, collate, counted, micro_batches
 from rerouting.training.config import LossConfig
 
 Backward = Callable[[Tensor], None]
@@ -127,11 +127,8 @@ class Objective:
         self.places = _needed(self.reroute_loss, config.reroute.name, places or {})
         self.retain_loss = build("losses.retain", config.retain)
         self.over_padding = getattr(self.retain_loss, "over", "real") == "padded"
-        if self.over_padding and config.retain_mean == "sequences":
-            raise UserError(
-                "a retain loss over padding has no mean over sequences",
-                "set losses.retain_mean to tokens, or the retain loss's option over to real",
-            )
+        self.per_sequence = config.retain_mean == "sequences"
+        config.check_retain_mean(self.over_padding)
         # transformers' last hidden state is the normed one: the plain output of the top block is not among them
         everything = tuple(range(trunk.blocks + 1 - int(config.final_norm)))
         self.retain_layers = everything if config.retain_layers == "all" else config.target_layers
@@ -142,7 +139,7 @@ class Objective:
         coefficient: float,
         seed: int,
         backward: Backward | None,
-        count: int | None = None,
+        whole: Sequence[Example] | None = None,
     ) -> Measures:
         """Rerouting loss on circuit-breaker examples.
 
@@ -151,11 +148,12 @@ class Objective:
             coefficient: weight of the loss in the gradient.
             seed: of losses that draw.
             backward: adds the gradients; None for none.
-            count: selected tokens of the whole step, where the examples are but a share of it.
+            whole: the examples of the step in all processes, where these are but a share of them.
         """
         layers = self.config.target_layers
         batches, measures = self._batches(examples)
-        scale = 1 / (len(layers) * max(count or measures.tokens, 1))
+        tokens, _ = counted(whole or examples, self.config.skip_first_token)
+        scale = 1 / (len(layers) * max(tokens, 1))
         for batch in batches:
             reference, below = self._reference(batch, layers)
             states = self._run(batch, layers, below=below)
@@ -178,21 +176,16 @@ class Objective:
         examples: Sequence[Example],
         coefficient: float,
         backward: Backward | None,
-        count: int | None = None,
-        sequences: int | None = None,
+        whole: Sequence[Example] | None = None,
     ) -> Measures:
-        """Retain loss on retain examples; arguments as in `reroute`, and `sequences` as `count`."""
+        """Retain loss on retain examples; arguments as in `reroute`."""
         final_norm = self.config.final_norm
         batches, measures = self._batches(examples)
-        each = self.config.retain_mean == "sequences"
-        divisor = sequences or len(examples)
-        if not each:
-            divisor = self.padded_length * divisor if self.over_padding else max(count or measures.tokens, 1)
         keys: list[Key] = [*self.retain_layers, *(["norm"] if final_norm else [])]
-        scale = 1 / (len(keys) * divisor)
+        scale = 1 / (len(keys) * max(self._retain_divisor(whole or examples), 1))
         for batch in batches:
+            weights = scale * batch.shares if self.per_sequence else scale
             reference, below = self._reference(batch, self.retain_layers, final_norm)
-            weights = scale * batch.shares if each else scale
             layerwise = _Layerwise(self.retain_loss, batch, reference, weights, backward is not None)
             self._run(batch, self._above(self.retain_layers), final_norm, seen=layerwise, below=below)
             loss = torch.stack(layerwise.losses).sum()
@@ -203,6 +196,13 @@ class Objective:
             for name, per_layer in layerwise.sums.items():
                 measures.add(name, torch.stack([*zero, *per_layer])[:, None])
         return measures
+
+    def _retain_divisor(self, whole: Sequence[Example]) -> int:
+        """What the retain loss of a step is divided by, layers apart."""
+        if self.over_padding:
+            return self.padded_length * len(whole)
+        tokens, sequences = counted(whole, self.config.skip_first_token)
+        return sequences if self.per_sequence else tokens
 
     def _more(self, batch: Batch) -> dict[str, Any]:
         """What the rerouting loss asks for besides states and generator."""
@@ -287,7 +287,8 @@ class _Layerwise:
         old, new = self.reference.pop(key), self.batch.pick(state.detach())
         with torch.set_grad_enabled(self.training):
             new.requires_grad_(self.training)
-            loss = (self.loss(new[None], old[None]) * self.weights).sum()
+            each, scale = self.loss(new[None], old[None]), self.weights
+            loss = (each * scale).sum() if isinstance(scale, Tensor) else each.sum() * scale
         if self.training and loss.requires_grad:
             (gradient,) = torch.autograd.grad(loss, new)
             self.losses.append(_Known.apply(state, loss.detach(), gradient, self.batch.selected))  # type: ignore[no-untyped-call]

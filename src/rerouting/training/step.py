@@ -14,7 +14,6 @@ from rerouting.data.formatting import Example
 from rerouting.models.lora import adapter_parameters
 from rerouting.models.memory import free_memory, is_out_of_memory
 from rerouting.models.recomputing import offloaded, recomputed
-from rerouting.training.batching import counted
 from rerouting.training.config import OptimConfig
 from rerouting.training.objective import Measures, Objective
 from rerouting.training.processes import Processes
@@ -76,7 +75,6 @@ class Stepper:
 
     def _once(self, draw: Draw) -> tuple[Measures, Measures]:
         objective, processes, device = self.objective, self.processes, self.objective.device
-        skip = objective.config.skip_first_token
 
         def backward(loss: Tensor) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -87,20 +85,10 @@ class Stepper:
                 ways.enter_context(recomputed(objective.trunk.all_blocks))
             if self.optim.offload:
                 ways.enter_context(offloaded(device))
-            rerouted = objective.reroute(
-                processes.share(draw.circuit_breaker),
-                draw.reroute_weight,
-                draw.seed,
-                backward,
-                counted(draw.circuit_breaker, skip),
-            )
-            retained = objective.retain(
-                processes.share(draw.retain),
-                draw.retain_weight,
-                backward,
-                counted(draw.retain, skip),
-                len(draw.retain),
-            )
+            mine = processes.share(draw.circuit_breaker)
+            rerouted = objective.reroute(mine, draw.reroute_weight, draw.seed, backward, draw.circuit_breaker)
+            mine = processes.share(draw.retain)
+            retained = objective.retain(mine, draw.retain_weight, backward, draw.retain)
         return rerouted, retained
 
     def _make_room(self, error: BaseException) -> None:

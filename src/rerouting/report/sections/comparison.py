@@ -168,7 +168,9 @@ def _points(
 SETUP = (
     ("rerouting loss", ("losses", "reroute", "name")),
     ("retain loss", ("losses", "retain", "name")),
+    ("mean of the retain loss", ("losses", "retain_mean")),
     ("schedule", ("losses", "schedule", "name")),
+    ("requests behind texts", ("data", "contexts")),
     ("steps", ("training", "steps")),
     ("learning rate", ("training", "learning_rate")),
     ("LoRA rank", ("lora", "rank")),
