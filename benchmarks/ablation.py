@@ -63,9 +63,10 @@ ALONE = ["--data.contexts", "0", "--data.retain_contexts", "0"]
 """No request stands behind other texts."""
 TOKENS = ["--losses.retain_mean", "tokens"]
 PLAIN = [*ALONE, *TOKENS]
-"""As the default was until the night of 2026-11-29."""
+"""As before both came, from the evening to the night of 2026-11-29."""
 END = [*PLAIN, *instead("to_place", place="end", within=10.0, length=0.5), *strength(1.0)]
-"""To the mean state before the end of turn, where the blocks above the middle do not surely end; the whole adapter."""
+"""To the mean state before the end of turn, where the blocks above the middle do not surely end; the whole adapter. Measured
+before contexts and the mean over sequences came, so without them."""
 FOUR_FIFTHS = [
     *("--losses.target_depths", "[0.8]", "--lora.first_depth", "0.4", "--training.learning_rate", "1e-3"),
     *(SCHEDULE, '{"reroute": 3.0, "retain_from": 14.0, "retain_to": 80.0}'),
@@ -227,6 +228,17 @@ def measure(folder: Path, shared: Path) -> None:
         shutil.copy(file, shared)
 
 
+def strangers(out: Path) -> list[str]:
+    """Folders whose run is not that of the row that they are named after: from before a row or the recipe changed."""
+    folders = [file.parent for file in sorted(out.glob("*/config.yaml"))]
+    return [
+        folder.name
+        for folder in folders
+        if (name := folder.name.rpartition("-")[0]) in VARIANTS
+        and comparable(load_config(RunConfig, folder / "config.yaml", [])) != comparable(configuration(name))
+    ]
+
+
 def cell(values: list[float | None], scale: float) -> str:
     """Mean, and the range where there are several."""
     known = [value * scale for value in values if value is not None]
@@ -307,6 +319,8 @@ def main() -> None:
     for seed in args.seeds.split(","):
         for name in args.variants:
             measure(train(name, seed, args.out), args.out / "base_answers")
+    for folder in strangers(args.out):
+        sys.stderr.write(f"{folder} is not what its row is now: rename the folder, or take a new one\n")
     sys.stdout.write(table(args.out))
     if args.plot:
         plot(args.out, args.plot)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ablation import VARIANTS, at_another_strength, configuration
+from benchmarks.ablation import VARIANTS, at_another_strength, configuration, strangers
 from rerouting.core.config import dump_yaml, load_config
+from rerouting.core.recipes import recipe_path
 from rerouting.evaluation.attack_config import AttackConfig
 from rerouting.evaluation.kept_config import KeptConfig
 from rerouting.evaluation.select_config import SelectConfig
 from rerouting.pipeline.trial import Trial
+from rerouting.training.config import RunConfig
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -65,3 +67,18 @@ def test_a_row_of_another_strength_needs_no_training_of_its_own(tmp_path):
     assert at_another_strength("default, strength 1", "0", tmp_path) is None, "another seed"
     assert at_another_strength("default at four fifths", "1", tmp_path) is None, "another training"
     assert at_another_strength("default", "1", tmp_path) is None, "the same strength"
+
+
+def test_a_run_of_an_older_row_under_a_newer_name_is_told(tmp_path):
+    for folder, name in (("default-0", "default"), ("default at two thirds-0", "default, strength 1")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.yaml").write_text(dump_yaml(configuration(name)))
+    assert strangers(tmp_path) == ["default at two thirds-0"]
+
+
+def test_the_papers_row_is_the_papers():
+    """What `default` gets some day must not come along."""
+    ours, theirs = configuration("paper"), load_config(RunConfig, recipe_path("llama-3-8b"))
+    assert ours.losses == theirs.losses
+    for option in ("mask", "retain_mask", "drop_request", "contexts", "retain_contexts", "cut", "close"):
+        assert getattr(ours.data, option) == getattr(theirs.data, option), option

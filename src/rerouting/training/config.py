@@ -30,8 +30,8 @@ class LossConfig:
     retain_layers: Literal["all", "target"] = "all"
     """Layers that are held: every layer up to the last adapted block, or the target layers alone."""
     retain_mean: Literal["tokens", "sequences"] = "tokens"
-    """The retain loss is the mean over all tokens that count (the paper), or over sequences, each by its own mean: every
-    answer counts the same then, so that a token of a short one counts for more than one of a long one."""
+    """The retain loss is the mean over all tokens that count (the paper), or over sequences, each by its own mean:
+    every answer counts the same then, so that a token of a short one counts for more than one of a long one."""
     final_norm: bool = False
     """Hold the final norm of the top block's output in place of that output, as the authors' truncated model does."""
     skip_first_token: bool = False
