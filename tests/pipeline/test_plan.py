@@ -80,6 +80,7 @@ def test_texts_before_requests_are_counted(capsys):
     )
     assert found["retain"]["mean"] == pytest.approx(alone["retain"]["mean"] + 0.5 * 2.5 * answer)
     assert found["retain"]["longest"] == alone["retain"]["longest"] + 4 * answer
+    assert "answers before requests with texts" in found["source"] and "texts" not in alone["source"]
     short = alone["retain"]["mean"]
     squares = 0.5 * short**2 + 0.125 * sum((short + texts * answer) ** 2 for texts in (1, 2, 3, 4))
     assert found["retain"]["mean_square"] == pytest.approx(squares)

@@ -159,9 +159,12 @@ def _streams(config: RunConfig, options: PlanConfig, blocks: int) -> tuple[list[
             ("retain", data.max_retain, data.retain_contexts, sequences[1], blocks, held),
         )
     ]
+    behind = (
+        f", 1 to {MOST} answers before requests with texts" if data.contexts + data.retain_contexts else ""
+    )
     said = (
         f"assumed: {AUTHORS_MEAN} a sequence (the authors' mix), {SAMPLED_PROMPT} + sampling.max_new_tokens where "
-        "every source is on-policy; --tokens_per_step or --run say better"
+        f"every source is on-policy{behind}; --tokens_per_step or --run say better"
     )
     if options.run is not None:
         names = ("circuit_breaker", "retain")
