@@ -14,9 +14,8 @@ from rerouting.evaluation.kept_table import COLUMNS as KEPT_COLUMNS
 from rerouting.evaluation.kept_table import notes as kept_notes
 from rerouting.evaluation.kept_table import table_rows
 from rerouting.models.embedded import EMBEDDED
-from rerouting.pipeline.places import SURE
 from rerouting.pipeline.run_table import columns, table
-from rerouting.training.config import RunConfig
+from rerouting.training.config import SURE_END, RunConfig
 
 BROKEN_NOTE = (
     "*Broken*: gibberish, by a rule that compares with the base model's own answer; the base itself is therefore never "
@@ -116,7 +115,7 @@ def _ends(found: Found) -> list[tuple[str, str]]:
     """How surely the base ends the turn behind the place `stop`, where it was measured."""
     ends = found.facts.get("places", {}).get("stop", {}).get("ends", {})
     said = ", ".join(f"{chance:.2f} (layer {layer})" for layer, chance in ends.items())
-    babbles = ": tripped answers may babble on" if any(chance < SURE for chance in ends.values()) else ""
+    babbles = ": tripped answers may babble on" if any(chance < SURE_END for chance in ends.values()) else ""
     return [("probability that the base's turn ends half the way to `stop`", said + babbles)] if said else []
 
 

@@ -15,12 +15,9 @@ from rerouting.core.errors import UserError
 from rerouting.core.files import atomic_write
 from rerouting.models.loading import LoadedModel
 from rerouting.models.trunk import Trunk
-from rerouting.training.config import RunConfig
+from rerouting.training.config import SURE_END, RunConfig
 from rerouting.training.loop import TrainingData
 from rerouting.training.places import measure, wanted
-
-SURE = 0.5
-"""Probability of the end of turn behind `stop`, below which training says so."""
 
 
 def save_places(config: RunConfig, base: LoadedModel, data: TrainingData, file: Path) -> dict[str, Any]:
@@ -44,7 +41,7 @@ def save_places(config: RunConfig, base: LoadedModel, data: TrainingData, file: 
         size=config.training.micro_batch,
     )
     for layer, ends in zip(layers, found["stop"].ends if "stop" in found else (), strict=False):
-        if ends < SURE:
+        if ends < SURE_END:
             sys.stderr.write(
                 f"half the way to the place stop at layer {layer} the turn ends with probability {ends:.2f}: "
                 "tripped answers may babble on; a higher one of losses.target_depths may end them\n"

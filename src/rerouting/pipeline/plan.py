@@ -153,11 +153,18 @@ def _streams(config: RunConfig, options: PlanConfig, blocks: int) -> tuple[list[
     harmful = _limit(data.max_prompt, data.max_response)
     sequences = [optim.batch_size, optim.retain_batch_size or optim.batch_size]
     streams = [
-        replace(_assumed(config, name, limit, share), sequences=count, blocks=run, states=compared)
-        for name, limit, share, count, run, compared in (
-            ("circuit_breaker", harmful, data.contexts, sequences[0], max(losses.target_layers), targets),
-            ("retain", data.max_retain, data.retain_contexts, sequences[1], blocks, held),
-        )
+        Stream(
+            sequences[0],
+            max(losses.target_layers),
+            targets,
+            *_assumed(config, data.circuit_breaker, harmful, data.contexts),
+        ),
+        Stream(
+            sequences[1],
+            blocks,
+            held,
+            *_assumed(config, data.retain, data.max_retain, data.retain_contexts),
+        ),
     ]
     behind = (
         f", 1 to {MOST} answers before requests with texts" if data.contexts + data.retain_contexts else ""
@@ -192,25 +199,24 @@ def _limit(*parts: int | None) -> int | None:
     return sum(known) if len(known) == len(parts) else None
 
 
-def _assumed(config: RunConfig, name: str, limit: int | None, contexts: float) -> Stream:
-    """A stream before its data are known: equal lengths but for texts before a share of the requests.
+def _assumed(
+    config: RunConfig, sources: Sequence[SourceConfig], limit: int | None, contexts: float
+) -> tuple[float, float, int]:
+    """Mean, mean square and longest of a stream's lengths before its data are known.
 
-    The longest reaches the limit, or twice the mean (on-policy) with the most texts before it.
+    They are equal but for texts before a share of the requests; the longest reaches the limit, or twice the mean
+    (on-policy) with the most texts before it.
     """
-    sources: Sequence[SourceConfig] = getattr(config.data, name)
     sampled = bool(sources) and all(source.on_policy for source in sources)
     mean = SAMPLED_PROMPT + _mean_limit(config, sources) if sampled else AUTHORS_MEAN
     most = limit if limit is not None else 2 * mean
     text = _mean_limit(config, config.data.retain) if contexts else 0
     behind = [min(mean + texts * text, most) for texts in range(1, MOST + 1)]
     shares = [(1 - contexts, min(mean, most)), *((contexts / MOST, length) for length in behind)]
-    return Stream(
-        sequences=0,
-        blocks=0,
-        states=0,
-        mean=sum(share * length for share, length in shares),
-        mean_square=sum(share * length**2 for share, length in shares),
-        longest=min(most, 2 * mean + MOST * text) if sampled else most,
+    return (
+        sum(share * length for share, length in shares),
+        sum(share * length**2 for share, length in shares),
+        min(most, 2 * mean + MOST * text) if sampled else most,
     )
 
 

@@ -23,7 +23,8 @@ class Batch:
         input_ids: (B, T) int64, padded on the right; packed (1, N).
         attention_mask: 1 for real tokens, (B, T) int64; None when packed.
         selected: places of the n tokens that count for the loss in the flattened (B · T), int64 (n,); None for all.
-        shares: what each of the n tokens is of its sequence's, so that a sequence's add up to 1, float32 (n,).
+        shares: what each of the n tokens is of its sequence's, so that a sequence's add up to 1, float32 (n,), on the
+            host.
         tokens: n.
         layout: borders of the sequences when packed.
         media: pictures and what belongs to them; None for text alone.
@@ -83,7 +84,7 @@ def collate(
     width = max(len(example.ids) for example in examples)
     rows = [list(example.ids) for example in examples]
     masks = [_mask(example, skip_first_token) for example in examples]
-    parts = [[flag / max(sum(mask), 1) for flag in mask] for mask in masks]
+    parts = [_parts(mask) for mask in masks]
     real = layout = None
     if packed:
         common = Common.of(rows, masks, device) if once else None
@@ -102,7 +103,7 @@ def collate(
         torch.tensor(ids).to(device),
         real,
         None if len(selected) == len(shares) else selected.to(device),
-        shares[selected].to(device),
+        shares[selected],
         len(selected),
         layout,
         _media(rows, examples, images, width, device, reader) if images else None,
@@ -131,6 +132,12 @@ def counted(examples: Sequence[Example], skip_first_token: bool = False) -> tupl
 
 def _mask(example: Example, skip_first_token: bool) -> list[bool]:
     return [flag and not (skip_first_token and at == 0) for at, flag in enumerate(example.mask)]
+
+
+def _parts(mask: list[bool]) -> list[float]:
+    """Of a sequence: what each token is of those that count, 0 for the others."""
+    total = sum(mask) or 1
+    return [flag / total for flag in mask]
 
 
 def micro_batches(examples: Sequence[Example], size: int) -> list[list[Example]]:

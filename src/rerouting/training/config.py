@@ -11,6 +11,9 @@ from rerouting.core.finder import Component
 from rerouting.data.config import DataConfig, SourceConfig
 from rerouting.models.config import LoraConfig, ModelConfig
 
+SURE_END = 0.5
+"""Probability of the end of turn behind the place `stop`, below which it is said that tripped answers may babble on."""
+
 
 @dataclass
 class LossConfig:

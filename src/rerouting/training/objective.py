@@ -184,7 +184,7 @@ class Objective:
         keys: list[Key] = [*self.retain_layers, *(["norm"] if final_norm else [])]
         scale = 1 / (len(keys) * max(self._retain_divisor(whole or examples), 1))
         for batch in batches:
-            weights = scale * batch.shares if self.per_sequence else scale
+            weights = scale * batch.shares.to(self.device) if self.per_sequence else scale
             reference, below = self._reference(batch, self.retain_layers, final_norm)
             layerwise = _Layerwise(self.retain_loss, batch, reference, weights, backward is not None)
             self._run(batch, self._above(self.retain_layers), final_norm, seen=layerwise, below=below)
